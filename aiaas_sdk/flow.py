@@ -1,0 +1,418 @@
+"""Operations as data, and the two drivers that carry them out.
+
+An operation is a *flow*: a generator that yields an `Effect`, is sent the effect's result, and returns its
+own. A failed effect is thrown into it. A flow never blocks, never closes what was opened and holds no lock
+across a `yield`: what a driver opened, the driver closes.
+
+    def fetch(url: str) -> Flow[bytes]:
+        reply = yield from send(Request("GET", url))     # the driver performs it, here or in an event loop
+        return bytes(reply.body)
+
+    drive(fetch(url), sender)                             # plain Python
+    await adrive(fetch(url), async_sender)                # the same flow under asyncio
+
+The deadline is the driver's: each effect gets the time that is left, and a sleep past it fails at once.
+Times are `time.monotonic()` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from concurrent.futures import Executor, Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+from aiaas_sdk.errors import DeadlineExceededError
+
+__all__ = [
+    "AsyncSender",
+    "AsyncStream",
+    "Buffer",
+    "Effect",
+    "Emit",
+    "Flow",
+    "Open",
+    "Read",
+    "Reply",
+    "Request",
+    "Run",
+    "Send",
+    "Sender",
+    "Sleep",
+    "Stream",
+    "adrive",
+    "drive",
+    "emit",
+    "open_reply",
+    "read",
+    "run",
+    "send",
+    "sleep",
+]
+
+T = TypeVar("T")
+logger = logging.getLogger("aiaas_sdk.flow")
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+"""Bytes on the way; a memoryview is one-dimensional, of format "B" and contiguous."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request. `body` travels as its parts, one after the other, without being joined first.
+
+    `align` names a reply header that holds a byte count: the reply's body is placed in memory so that what
+    lies behind that many bytes starts at a multiple of 64.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: tuple[Buffer, ...] = ()
+    idempotent: bool = True
+    align: str | None = None
+
+
+@dataclass(slots=True)
+class Reply:
+    """One HTTP reply; header names are lower case. `body` is whole unless it was opened (`handle` is set)."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Buffer = b""
+    handle: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send the request and read the whole reply: gives a `Reply`. `timeout` bounds this one attempt (s)."""
+
+    request: Request
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Send the request and read the reply's head only: gives a `Reply` to `Read` from."""
+
+    request: Request
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The next piece of an opened reply; empty at its end. `timeout` bounds the wait for it (s)."""
+
+    reply: Reply
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Pause."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Blocking work. Without a deadline a sync driver does it in place, else the executor's thread does."""
+
+    work: Callable[[], Any]
+    executor: Executor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Hand one item to whoever iterates the stream."""
+
+    item: Any
+
+
+Effect: TypeAlias = Send | Open | Read | Sleep | Run | Emit
+Flow: TypeAlias = Generator[Effect, Any, T]
+
+
+# The effects, typed for `yield from`. The driver sends back exactly what each promises, hence the ignores.
+def send(request: Request, timeout: float | None = None) -> Flow[Reply]:
+    return (yield Send(request, timeout))  # type: ignore[no-any-return]
+
+
+def open_reply(request: Request, timeout: float | None = None) -> Flow[Reply]:
+    return (yield Open(request, timeout))  # type: ignore[no-any-return]
+
+
+def read(reply: Reply, timeout: float | None = None) -> Flow[Buffer]:
+    return (yield Read(reply, timeout))  # type: ignore[no-any-return]
+
+
+def sleep(seconds: float) -> Flow[None]:
+    yield Sleep(seconds)
+
+
+def run(work: Callable[[], T], executor: Executor | None = None) -> Flow[T]:
+    return (yield Run(work, executor))  # type: ignore[no-any-return]
+
+
+def emit(item: Any) -> Flow[None]:
+    yield Emit(item)
+
+
+class Sender(Protocol):
+    """Performs requests. `until` is the moment (monotonic) by which each step must be over, None for never.
+
+    Past it `DeadlineExceededError` is raised, within 50 ms, whatever the peer does.
+    """
+
+    def send(self, request: Request, until: float | None) -> Reply: ...
+    def open(self, request: Request, until: float | None) -> Reply: ...
+    def read(self, reply: Reply, until: float | None) -> Buffer: ...
+    def release(self, reply: Reply) -> None: ...
+
+
+class AsyncSender(Protocol):
+    """The awaited twin of `Sender`."""
+
+    async def send(self, request: Request, until: float | None) -> Reply: ...
+    async def open(self, request: Request, until: float | None) -> Reply: ...
+    async def read(self, reply: Reply, until: float | None) -> Buffer: ...
+    async def release(self, reply: Reply) -> None: ...
+
+
+def _until(deadline: float | None, timeout: float | None) -> float | None:
+    """The nearer of the call's deadline and this effect's own limit; raises when the deadline is past."""
+    if deadline is None:
+        return None if timeout is None else time.monotonic() + timeout
+    now = time.monotonic()
+    if now >= deadline:
+        raise DeadlineExceededError("the call ran out of time", retryable=False)
+    return deadline if timeout is None else min(deadline, now + timeout)
+
+
+def _pause(deadline: float | None, seconds: float) -> float:
+    until = _until(deadline, None)
+    if until is not None and time.monotonic() + seconds > until:
+        raise DeadlineExceededError(
+            f"the next pause of {seconds:.2f} s would end after the deadline", retryable=False
+        )
+    return seconds
+
+
+def _abandon(future: Future[Any]) -> None:
+    """The caller has gone; a forward pass can't be stopped. Its outcome is logged once, when it comes."""
+    if not future.cancel():
+        future.add_done_callback(_log_late)
+
+
+def _log_late(future: Future[Any]) -> None:
+    if future.cancelled():
+        return
+    if (error := future.exception()) is not None:
+        logger.warning("abandoned work failed after its deadline: %s", type(error).__name__)
+    else:
+        logger.warning("abandoned work ended after its deadline; its result was dropped")
+
+
+def _too_slow() -> DeadlineExceededError:
+    return DeadlineExceededError(
+        "the model was still computing at the deadline",
+        hint="Its slot stays taken until it ends; raise timeout= or send fewer rows",
+    )
+
+
+class Stream(Generic[T]):
+    """One running flow. Iterating it performs effects up to the next `Emit`; `result` is set at its end."""
+
+    __slots__ = ("_deadline", "_flow", "_opened", "_outcome", "_sender", "result")
+
+    def __init__(self, flow: Flow[Any], sender: Sender, deadline: float | None = None) -> None:
+        self._flow, self._sender, self._deadline = flow, sender, deadline
+        self._opened: Reply | None = None
+        self._outcome: Any = None
+        self.result: Any = None
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        step: Callable[[Any], Effect] = self._flow.send
+        try:
+            while True:
+                effect = step(self._outcome)
+                self._outcome = None
+                if type(effect) is Emit:
+                    return effect.item  # type: ignore[no-any-return]
+                try:
+                    self._outcome, step = self._perform(effect), self._flow.send
+                except Exception as error:
+                    self._outcome, step = error, self._flow.throw
+        except StopIteration as stop:
+            self.result = stop.value
+            self.close()
+            raise StopIteration from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _perform(self, effect: Effect) -> Any:
+        match effect:
+            case Run(work, executor):
+                return self._run(work, executor)
+            case Send(request, timeout):
+                return self._sender.send(request, _until(self._deadline, timeout))
+            case Open(request, timeout):
+                self._release()
+                self._opened = self._sender.open(request, _until(self._deadline, timeout))
+                return self._opened
+            case Read(reply, timeout):
+                return self._sender.read(reply, _until(self._deadline, timeout))
+            case Sleep(seconds):
+                return time.sleep(_pause(self._deadline, seconds))
+        raise TypeError(f"a flow yielded {type(effect).__name__}, which is no effect")
+
+    def _run(self, work: Callable[[], Any], executor: Executor | None) -> Any:
+        until = _until(self._deadline, None)
+        if until is None or executor is None:
+            return work()
+        future = executor.submit(work)
+        try:
+            return future.result(until - time.monotonic())
+        except FutureTimeout:
+            if future.done():
+                raise
+            _abandon(future)
+            raise _too_slow() from None
+        except KeyboardInterrupt:
+            _abandon(future)
+            raise
+
+    def _release(self) -> None:
+        if self._opened is not None:
+            opened, self._opened = self._opened, None
+            self._sender.release(opened)
+
+    def close(self) -> None:
+        """End the flow and give its connection back; harmless when it has ended."""
+        self._flow.close()
+        self._release()
+
+    def __enter__(self) -> Stream[T]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncStream(Generic[T]):
+    """The awaited twin of `Stream`."""
+
+    __slots__ = ("_deadline", "_flow", "_opened", "_outcome", "_sender", "result")
+
+    def __init__(self, flow: Flow[Any], sender: AsyncSender, deadline: float | None = None) -> None:
+        self._flow, self._sender, self._deadline = flow, sender, deadline
+        self._opened: Reply | None = None
+        self._outcome: Any = None
+        self.result: Any = None
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        step: Callable[[Any], Effect] = self._flow.send
+        try:
+            while True:
+                effect = step(self._outcome)
+                self._outcome = None
+                if type(effect) is Emit:
+                    return effect.item  # type: ignore[no-any-return]
+                try:
+                    self._outcome, step = await self._perform(effect), self._flow.send
+                except Exception as error:
+                    self._outcome, step = error, self._flow.throw
+        except StopIteration as stop:
+            self.result = stop.value
+            await self.aclose()
+            raise StopAsyncIteration from None
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def _perform(self, effect: Effect) -> Any:
+        match effect:
+            case Run(work, executor):
+                return await self._run(work, executor)
+            case Send(request, timeout):
+                return await self._sender.send(request, _until(self._deadline, timeout))
+            case Open(request, timeout):
+                await self._release()
+                self._opened = await self._sender.open(request, _until(self._deadline, timeout))
+                return self._opened
+            case Read(reply, timeout):
+                return await self._sender.read(reply, _until(self._deadline, timeout))
+            case Sleep(seconds):
+                return await asyncio.sleep(_pause(self._deadline, seconds))
+        raise TypeError(f"a flow yielded {type(effect).__name__}, which is no effect")
+
+    async def _run(self, work: Callable[[], Any], executor: Executor | None) -> Any:
+        until = _until(self._deadline, None)
+        loop = asyncio.get_running_loop()
+        future = executor.submit(work) if executor is not None else None
+        if future is None:
+            return await loop.run_in_executor(None, work)
+        waiting = asyncio.wrap_future(future, loop=loop)
+        try:
+            # wait() and not wait_for(): a wait that is given up must not cancel work that is running
+            done, _ = await asyncio.wait(
+                {waiting}, timeout=None if until is None else until - time.monotonic()
+            )
+        except asyncio.CancelledError:
+            waiting.add_done_callback(_retrieve)
+            _abandon(future)
+            raise
+        if not done:
+            waiting.add_done_callback(_retrieve)
+            _abandon(future)
+            raise _too_slow()
+        return waiting.result()
+
+    async def _release(self) -> None:
+        if self._opened is not None:
+            opened, self._opened = self._opened, None
+            await self._sender.release(opened)
+
+    async def aclose(self) -> None:
+        """End the flow and give its connection back; harmless when it has ended."""
+        self._flow.close()
+        await self._release()
+
+    async def __aenter__(self) -> AsyncStream[T]:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    """Marks an abandoned outcome as seen, or asyncio complains about it at exit."""
+    if not future.cancelled():
+        future.exception()
+
+
+def drive(flow: Flow[T], sender: Sender, deadline: float | None = None) -> T:
+    """Perform a flow that emits nothing, to its end."""
+    with Stream[Any](flow, sender, deadline) as stream:
+        for _ in stream:
+            raise TypeError("a flow that should only return emitted an item")
+        return stream.result  # type: ignore[no-any-return]
+
+
+async def adrive(flow: Flow[T], sender: AsyncSender, deadline: float | None = None) -> T:
+    """The awaited twin of `drive`."""
+    async with AsyncStream[Any](flow, sender, deadline) as stream:
+        async for _ in stream:
+            raise TypeError("a flow that should only return emitted an item")
+        return stream.result  # type: ignore[no-any-return]
