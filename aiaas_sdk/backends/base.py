@@ -1,0 +1,182 @@
+"""What the author of a backend writes against.
+
+A backend is one class. Subclass `LocalBackend` for a model in this process: plain functions, no `async`.
+Subclass `RemoteBackend` for a model behind an endpoint: one flow for each verb, which sends requests with
+`yield from self.send(call, request)` and holds no client. Whether a verb can be done is told by whether the
+class has a method of that name.
+
+    class Double(LocalBackend):
+        def open(self) -> ModelInfo:
+            return ModelInfo(name="double", inputs=(TensorSpec("x", "FP32", (-1, 3)),), ...)
+
+        def predict(self, inputs, outputs):
+            return {"y": Tensor("FP32", inputs["x"].array * 2)}
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
+from typing import Any, ClassVar
+
+from aiaas_sdk.address import Address
+from aiaas_sdk.errors import AiaasError, DeadlineExceededError, ModelError, UnsupportedOperationError
+from aiaas_sdk.flow import Flow, Reply, Request, Run, Send
+from aiaas_sdk.records.call import Call
+from aiaas_sdk.records.model import ModelInfo
+from aiaas_sdk.wire.status import status_error
+
+__all__ = ["VERBS", "Backend", "LocalBackend", "RemoteBackend"]
+
+VERBS = ("predict", "generate", "stream", "embed", "explain", "fit")
+
+
+class Backend:
+    """What both kinds share. `options` holds only the options that were given for this model."""
+
+    scheme: str = ""
+    options_taken: ClassVar[frozenset[str]] = frozenset()
+    """The engine options ("device", "api_key", ...) that mean something to this backend."""
+
+    def __init__(self, address: Address, options: Mapping[str, Any]) -> None:
+        self.address = address
+        self.options = options
+
+    @classmethod
+    def verbs(cls) -> frozenset[str]:
+        """The verbs that this class has a method for; a model may be able to do fewer."""
+        return frozenset(verb for verb in VERBS if getattr(cls, verb, None) is not None)
+
+    def prepare(self) -> None:
+        """Check, without network and without reading weights, that the address and options can work."""
+
+    def opening(self, call: Call) -> Flow[ModelInfo]:
+        """Open the model: read weights, or ask the endpoint what it serves."""
+        raise NotImplementedError
+
+    def readiness(self, call: Call) -> Flow[bool]:
+        """Whether the opened model can serve now."""
+        raise NotImplementedError
+
+    def start(self, call: Call, *arguments: Any) -> Flow[Any]:
+        """The flow of one verb."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of what `opening` took; called once, after which nothing is called."""
+
+    def unsupported(self, verb: str) -> UnsupportedOperationError:
+        can = ", ".join(sorted(self.verbs())) or "nothing"
+        return UnsupportedOperationError(
+            f"{verb} isn't available for {self.address} (backend {self.scheme})", hint=f"It can {can}"
+        )
+
+
+class LocalBackend(Backend):
+    """A model in this process. Verbs are plain functions; calls take turns in the model's slots.
+
+    With a deadline, or from an event loop, a call runs in the model's worker thread; else in the caller's.
+    """
+
+    def __init__(self, address: Address, options: Mapping[str, Any]) -> None:
+        super().__init__(address, options)
+        slots = int(options.get("concurrency", 1))
+        self._slots = threading.BoundedSemaphore(slots)
+        self._threads: Executor = ThreadPoolExecutor(slots, thread_name_prefix=f"aiaas-{self.scheme}")
+
+    def open(self) -> ModelInfo:
+        """Load the model (heavy imports belong here) and say what it is."""
+        raise NotImplementedError
+
+    def opening(self, call: Call) -> Flow[ModelInfo]:
+        return (yield Run(partial(self._guarded, self.open), self._threads))  # type: ignore[no-any-return]
+
+    def readiness(self, call: Call) -> Flow[bool]:
+        yield from ()
+        return True
+
+    def start(self, call: Call, *arguments: Any) -> Flow[Any]:
+        verb = getattr(self, call.verb, None)
+        if verb is None:
+            raise self.unsupported(call.verb)
+        return (yield Run(partial(self._timed, call, verb, arguments), self._threads))
+
+    def _timed(self, call: Call, verb: Any, arguments: tuple[Any, ...]) -> Any:
+        asked = time.perf_counter()
+        with self._slots:
+            begun = time.perf_counter()
+            outcome = self._guarded(verb, *arguments)
+        call.queue = begun - asked
+        call.compute = time.perf_counter() - begun
+        return outcome
+
+    def _guarded(self, work: Any, *arguments: Any) -> Any:
+        """No exception of the model's own libraries goes up as it is."""
+        try:
+            return work(*arguments)
+        except (AiaasError, MemoryError):
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"{self.address} raised {type(error).__name__}: {_first_line(error)}",
+                hint="The model's own code failed; the original error is this one's __cause__",
+            ) from error
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False)
+
+
+class RemoteBackend(Backend):
+    """A model behind an endpoint. Each verb is a flow; `send` applies the policies and maps failures."""
+
+    idempotent: ClassVar[frozenset[str]] = frozenset(("open", "ready", "predict", "embed", "explain"))
+    """The verbs that may be sent again although the first try could have been carried out."""
+
+    def start(self, call: Call, *arguments: Any) -> Flow[Any]:
+        verb = getattr(self, call.verb, None)
+        if verb is None:
+            raise self.unsupported(call.verb)
+        return verb(call, *arguments)  # type: ignore[no-any-return]
+
+    def send(self, call: Call, request: Request) -> Flow[Reply]:
+        """Send through the call's policies. The reply's status is a success, or an error is raised."""
+        return call.around(call, request, partial(self._attempt, call))  # type: ignore[no-any-return]
+
+    def _attempt(self, call: Call, request: Request) -> Flow[Reply]:
+        call.attempts += 1
+        begun = time.perf_counter()
+        try:
+            reply: Reply = yield Send(request, call.attempt_timeout)
+        except (DeadlineExceededError, ConnectionError) as error:
+            raise self._explained(error)
+        finally:
+            call.network = (call.network or 0.0) + time.perf_counter() - begun
+        if not 200 <= reply.status < 300:
+            raise self.refused(call, reply)
+        return reply
+
+    def refused(self, call: Call, reply: Reply) -> AiaasError:
+        """The error for a reply that is no success."""
+        error = status_error(reply.status, reply.headers, reply.body, verb=call.verb in VERBS)
+        if reply.status == 401 and isinstance(error, AiaasError) and error.hint is None:
+            error.hint = self.credential_hint()
+        return error
+
+    def credential_hint(self) -> str:
+        """What a 401 says of the credential: whether one was sent, and where it came from; never its value."""
+        return "No credential was sent; give api_key="
+
+    def _explained(self, error: Exception) -> Exception:
+        if isinstance(error, AiaasError) and error.address is None:
+            error.address = str(self.address)
+        return error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else "no message")[:300]
+
+

@@ -1,0 +1,155 @@
+"""The answer of `predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from aiaas_sdk.errors import InputError
+from aiaas_sdk.records.model import Timing, Usage
+
+__all__ = ["Prediction", "Served"]
+
+
+class Served:
+    """Who answered, and what it took: the common part of every result. Frozen; can be pickled."""
+
+    __slots__ = ("attempts", "backend", "model", "request_id", "timing", "usage", "version")
+
+    model: str
+    """The model's name."""
+    version: str | None
+    """The version that answered, where the peer says so."""
+    backend: str
+    """The scheme of the backend that answered ("torch", "oip")."""
+    attempts: int
+    """How many requests were sent; 0 for a local model."""
+    timing: Timing
+    usage: Usage
+    request_id: str | None
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        version: str | None,
+        backend: str,
+        attempts: int,
+        timing: Timing,
+        usage: Usage,
+        request_id: str | None,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "model", model)
+        put(self, "version", version)
+        put(self, "backend", backend)
+        put(self, "attempts", attempts)
+        put(self, "timing", timing)
+        put(self, "usage", usage)
+        put(self, "request_id", request_id)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen; {name!r} can't be set")
+
+    def _served(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in Served.__slots__}
+
+
+class Prediction(Served, Mapping[str, Any]):
+    """The model's outputs by name, and who gave them.
+
+    A mapping from output name to array: numpy where numpy went in, torch tensors on the same device where
+    those did. BF16 comes to a numpy caller as float32 (the same numbers exactly), BYTES as object arrays of
+    `bytes`.
+    """
+
+    __slots__ = ("_arrays", "labels", "tensors")
+
+    labels: tuple[str, ...] | None
+    tensors: Mapping[str, Any]
+    """The outputs as they travelled (`aiaas_sdk.tensors.Tensor`), with their protocol datatypes."""
+
+    def __init__(
+        self,
+        arrays: Mapping[str, Any],
+        *,
+        tensors: Mapping[str, Any],
+        labels: tuple[str, ...] | None = None,
+        **served: Any,
+    ) -> None:
+        super().__init__(**served)
+        put = object.__setattr__
+        put(self, "_arrays", dict(arrays))
+        put(self, "tensors", tensors)
+        put(self, "labels", labels)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    @property
+    def array(self) -> Any:
+        """The only output. InputError, with the names, where there are several."""
+        if len(self._arrays) != 1:
+            raise InputError(
+                f"{self.model} has {len(self._arrays)} outputs: {', '.join(self._arrays)}",
+                hint="Take one by name: prediction[NAME]",
+            )
+        return next(iter(self._arrays.values()))
+
+    def top(self, k: int = 1) -> list[list[tuple[str, float]]]:
+        """The k best classes of each row, best first, as (label, probability).
+
+        Scores that aren't probabilities yet go through softmax. A class without a label has its index as
+        one. InputError where the only output isn't (rows, classes) or (classes,).
+        """
+        import numpy as np
+
+        from aiaas_sdk.records.probabilities import probabilities
+
+        scores = self.array
+        scores = np.asarray(scores.detach().float().cpu() if hasattr(scores, "detach") else scores)
+        if scores.ndim not in (1, 2) or scores.dtype.kind not in "fiu":
+            raise InputError(
+                f"top() needs scores of shape (rows, classes); {self.model} gave {scores.dtype} {scores.shape}"
+            )
+        if k < 1:
+            raise InputError(f"top({k}): k is at least 1")
+        rows = probabilities(np.atleast_2d(scores))
+        best = np.argsort(-rows, axis=1, kind="stable")[:, :k]
+        return [[(self._label(i), float(row[i])) for i in order] for row, order in zip(rows, best, strict=True)]
+
+    def _label(self, index: Any) -> str:
+        known = self.labels is not None and index < len(self.labels)
+        return self.labels[index] if known and self.labels else str(index)
+
+    def row(self, index: int) -> Prediction:
+        """One row's answer: the same outputs without the batch axis."""
+        return Prediction(
+            {name: array[index] for name, array in self._arrays.items()},
+            tensors={},
+            labels=self.labels,
+            **self._served(),
+        )
+
+    def __repr__(self) -> str:
+        outputs = ", ".join(f"{name}={_shape(array)}" for name, array in self._arrays.items())
+        return f"<Prediction {outputs} from {self.model}@{self.version} by {self.backend}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (dict(self._arrays), dict(self.tensors), self.labels, self._served())
+
+
+def _rebuild(
+    arrays: dict[str, Any], tensors: dict[str, Any], labels: tuple[str, ...] | None, served: dict[str, Any]
+) -> Prediction:
+    return Prediction(arrays, tensors=tensors, labels=labels, **served)
+
+
+def _shape(array: Any) -> str:
+    return f"{str(array.dtype).removeprefix('torch.')}{list(array.shape)}"
