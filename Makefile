@@ -1,0 +1,64 @@
+# Needs make and a Python from 3.11 on, nothing else. The first target makes .venv (a few minutes); later ones start at once.
+# Another Python: make PYTHON=/path/to/python3 test
+
+SHELL := /bin/sh
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+DEMO_INSTALLED := .venv/.demo-installed
+DEMO_NEEDS := $(wildcard examples/requirements.txt)
+DATA ?= small
+
+# The tests are of what is installed, not of a path that the caller's shell happens to have.
+unexport PYTHONPATH
+
+.PHONY: demo test test-quick lint bench docs wheel-smoke clean
+
+# What a user sees: trains, saves, serves and calls a model. DATA=full takes the whole data set.
+demo: $(DEMO_INSTALLED)
+	DATA=$(DATA) $(BIN)/python examples/demo.py
+
+# Everything that has to hold, strangers' servers (in .peers/) included.
+test: lint
+	$(BIN)/python -m pytest
+	$(MAKE) docs
+	$(MAKE) wheel-smoke
+
+test-quick: $(INSTALLED)
+	$(BIN)/python -m pytest -q -m 'not slow and not peer'
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry aiaas_sdk
+
+# Ratios against other clients in the same run: quote these, never absolute times.
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/run.py
+
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
+wheel-smoke: $(INSTALLED)
+	PYTHON=$(BIN)/python scripts/wheel-smoke.sh
+
+clean:
+	rm -rf build dist docs/_build demo-output .coverage .cache
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find aiaas_sdk tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Made again whenever what is to be installed has changed.
+$(INSTALLED): pyproject.toml constraints.txt aiaas_sdk/_version.py
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	  for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	      echo "$$python -m venv .venv"; exec "$$python" -m venv .venv; \
+	    fi; \
+	  done; \
+	  echo 'No Python from 3.11 on was found. Install one, or name it: make PYTHON=/path/to/python3' >&2; exit 1; }
+	$(BIN)/python -m pip install -q -e '.[all,dev,docs]' -c constraints.txt
+	@touch $@
+
+$(DEMO_INSTALLED): $(INSTALLED) $(DEMO_NEEDS)
+	$(if $(DEMO_NEEDS),$(BIN)/python -m pip install -q -r $(DEMO_NEEDS) -c constraints.txt)
+	@touch $@

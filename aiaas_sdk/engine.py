@@ -1,0 +1,132 @@
+"""What a model and its views share: one backend, opened once, its connections and its counts."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from aiaas_sdk.errors import ClosedError, DeadlineExceededError
+from aiaas_sdk.flow import AsyncSender, Flow, Sender, adrive, drive
+from aiaas_sdk.records.call import Call
+from aiaas_sdk.records.model import ModelInfo, Stats
+
+__all__ = ["Engine", "Serving"]
+
+
+class Serving(Protocol):
+    """What the engine needs of a backend."""
+
+    scheme: str
+    address: Any
+
+    def opening(self, call: Call) -> Flow[ModelInfo]: ...
+    def readiness(self, call: Call) -> Flow[bool]: ...
+    def start(self, call: Call, *arguments: Any) -> Flow[Any]: ...
+    def unsupported(self, verb: str) -> Exception: ...
+    def close(self) -> None: ...
+
+
+class Engine:
+    """One opened backend. It closes when the last model that leases it closes or is dropped."""
+
+    def __init__(
+        self,
+        backend: Serving,
+        make_sender: Callable[[], Sender],
+        make_async_sender: Callable[[], AsyncSender],
+    ) -> None:
+        self.backend = backend
+        self.info: ModelInfo | None = None
+        self._make_sender, self._make_async_sender = make_sender, make_async_sender
+        self._sender: Sender | None = None
+        self._async_sender: AsyncSender | None = None
+        self._guard = threading.Lock()
+        self._opening = threading.Lock()
+        self._loops: weakref.WeakKeyDictionary[Any, asyncio.Lock] = weakref.WeakKeyDictionary()
+        self._leases = 0
+        self._closed = False
+        self._counts = [0, 0, 0, 0]
+        self._seconds = 0.0
+
+    # ------------------------------------------------------------ leases
+    def lease(self) -> Engine:
+        with self._guard:
+            self._leases += 1
+        return self
+
+    def release(self) -> None:
+        with self._guard:
+            self._leases -= 1
+            if self._leases > 0 or self._closed:
+                return
+            self._closed = True
+        self.backend.close()
+        for sender in (self._sender, self._async_sender):
+            if (close := getattr(sender, "close", None)) is not None:
+                close()
+
+    def check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"the model {self.backend.address} was closed", hint="Load it again")
+
+    # ------------------------------------------------------------ senders
+    @property
+    def sender(self) -> Sender:
+        if self._sender is None:
+            with self._guard:
+                self._sender = self._sender or self._make_sender()
+        return self._sender
+
+    @property
+    def async_sender(self) -> AsyncSender:
+        if self._async_sender is None:
+            with self._guard:
+                self._async_sender = self._async_sender or self._make_async_sender()
+        return self._async_sender
+
+    # ------------------------------------------------------------ opening, once
+    def open(self, call: Call, deadline: float | None) -> ModelInfo:
+        """Open the backend unless it is open; of several threads one does it, the others wait."""
+        if self.info is None:
+            left = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self._opening.acquire(timeout=left):
+                raise DeadlineExceededError("the model was still being opened at the deadline")
+            try:
+                self.check_open()
+                if self.info is None:
+                    self.info = drive(self.backend.opening(call), self.sender, deadline)
+            finally:
+                self._opening.release()
+        return self.info
+
+    async def aopen(self, call: Call, deadline: float | None) -> ModelInfo:
+        """The awaited twin of `open`: one task of a loop opens, the others wait."""
+        if self.info is None:
+            lock = self._loops.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+            try:
+                await asyncio.wait_for(lock.acquire(), None if deadline is None else deadline - time.monotonic())
+            except TimeoutError:
+                raise DeadlineExceededError("the model was still being opened at the deadline") from None
+            try:
+                self.check_open()
+                if self.info is None:
+                    self.info = await adrive(self.backend.opening(call), self.async_sender, deadline)
+            finally:
+                lock.release()
+        return self.info
+
+    # ------------------------------------------------------------ counts
+    def count(self, *, failed: bool, attempts: int, rows: int, seconds: float) -> None:
+        with self._guard:
+            for index, amount in enumerate((1, int(failed), attempts, rows)):
+                self._counts[index] += amount
+            self._seconds += seconds
+
+    def stats(self) -> Stats:
+        with self._guard:
+            calls, failures, attempts, rows = self._counts
+            return Stats(calls=calls, failures=failures, attempts=attempts, rows=rows, seconds=self._seconds)

@@ -1,0 +1,49 @@
+"""Fixtures for all tests, and the pages: each Python block of README.md and docs/*.md is run.
+
+A page is one program: its blocks share one namespace and one temporary working folder, in order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.myst import PythonCodeBlockParser
+
+PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
+
+
+def _isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Keep out what belongs to whoever runs the tests (settings, keys, proxies), and out of their home."""
+    for name in list(os.environ):
+        if name.startswith("AIAAS_") or name.upper() in PROXIES:
+            patch.delenv(name)
+    for name in ("AIAAS_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        patch.setenv(name, str(folder / name.lower()))
+
+
+@pytest.fixture
+def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment of its own: no AIAAS_* of a user, no proxy, home and settings in temporary folders."""
+    _isolate(monkeypatch, tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The working folder of one page, with an environment of its own."""
+    folder = tmp_path_factory.mktemp("page")
+    with pytest.MonkeyPatch.context() as patch:
+        _isolate(patch, tmp_path_factory.mktemp("home"))
+        patch.chdir(folder)
+        yield folder
+
+
+# No parser for "skip": a block that can't run doesn't belong on a page.
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser()],
+    patterns=["README.md", "docs/*.md"],
+    fixtures=["page"],
+).pytest()

@@ -1,0 +1,19 @@
+#!/bin/sh
+# Makes .peers/NAME: a virtual environment with a stranger's server and client, for tests marked `peer`.
+# They can't live in .venv: one wants ml_dtypes<=0.5.4, the other an older fastapi and protobuf.
+# Usage: scripts/peers.sh triton|mlserver     Remake one: rm -r .peers/NAME first. Needs Linux on x86-64.
+set -eu
+cd "$(dirname "$0")/.."
+
+case "${1:-}" in
+  triton)   needs='nvidia-pytriton==0.7.0 tritonclient[http]==2.73.0' check='import pytriton, tritonclient.http' ;;
+  mlserver) needs='mlserver==1.7.1' check='import mlserver' ;;
+  *) echo 'usage: scripts/peers.sh triton|mlserver' >&2; exit 2 ;;
+esac
+
+folder=.peers/$1
+if "$folder/bin/python" -c "$check" 2>/dev/null; then exit 0; fi
+"${PYTHON:-.venv/bin/python}" -m venv "$folder"
+# shellcheck disable=SC2086  # several requirements, none with a space inside
+"$folder/bin/python" -m pip install -q $needs
+"$folder/bin/python" -c "$check"

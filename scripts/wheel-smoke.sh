@@ -1,0 +1,42 @@
+#!/bin/sh
+# Builds the wheel, installs it in a fresh environment outside the checkout, and uses it as a user would.
+set -eu
+cd "$(dirname "$0")/.."
+root=$PWD
+python=${PYTHON:-.venv/bin/python}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+unset PYTHONPATH
+
+"$python" -m build --wheel --no-isolation --outdir "$work/dist" . >"$work/build.log" 2>&1 || { cat "$work/build.log" >&2; exit 1; }
+set -- "$work"/dist/aiaas_sdk-*.whl
+"$python" -m venv "$work/venv"
+"$work/venv/bin/python" -m pip install -q -c "$root/constraints.txt" "$1[torch,serve,cli]"
+
+cd "$work"
+export AIAAS_HOME="$work/home" XDG_CONFIG_HOME="$work/config"
+"$work/venv/bin/aiaas" --help >help.txt
+grep -q serve help.txt
+cat >smoke.py <<'PYTHON'
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import aiaas_sdk as aiaas
+
+heavy = {"torch", "numpy", "httpx", "httpx2", "pydantic"} & set(sys.modules)
+assert not heavy, f"import aiaas_sdk loaded {sorted(heavy)}"
+assert aiaas.__version__ == version("aiaas-sdk")
+assert Path(aiaas.__file__).is_relative_to(sys.prefix), aiaas.__file__
+assert (Path(aiaas.__file__).parent / "py.typed").exists()
+
+import numpy as np
+
+x = np.arange(6, dtype=np.float32).reshape(2, 3)
+with aiaas.load("echo:") as model:
+    back = model.predict(x)
+assert np.array_equal(back.array, x)
+print(f"wheel ok: aiaas-sdk {aiaas.__version__} on Python {sys.version.split()[0]}")
+PYTHON
+"$work/venv/bin/python" smoke.py

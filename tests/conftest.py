@@ -1,0 +1,146 @@
+"""What all tests share: an isolated environment, asyncio, and strangers' servers (marker `peer`)."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import platform
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+DOUBLE = '''
+from mlserver import MLModel
+from mlserver.codecs import NumpyCodec
+from mlserver.types import InferenceRequest, InferenceResponse
+
+
+class Double(MLModel):
+    async def load(self) -> bool:
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        x = NumpyCodec.decode_input(payload.inputs[0])
+        y = NumpyCodec.encode_output("y", 2 * x)
+        return InferenceResponse(id=payload.id, model_name=self.name, model_version=self.version, outputs=[y])
+'''
+
+
+@pytest.fixture(autouse=True)
+def _isolated_environment(isolated: None) -> None:
+    """Every test runs with the environment of the fixture `isolated`."""
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Async tests run once, on asyncio, whatever else is installed."""
+    return "asyncio"
+
+
+# ---------------------------------------------------------------- environments of strangers
+def _peer(name: str) -> Path:
+    """The python of .peers/NAME, made at first use; the lock keeps two test runs from making it together."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        pytest.skip("the peers' wheels are for Linux on x86-64")
+    (ROOT / ".peers").mkdir(exist_ok=True)
+    with (ROOT / ".peers" / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = ["env", f"PYTHON={sys.executable}", str(ROOT / "scripts" / "peers.sh"), name]
+        made = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert made.returncode == 0, f"scripts/peers.sh {name}:\n{made.stdout[-4000:]}"
+    return ROOT / ".peers" / name / "bin" / "python"
+
+
+@pytest.fixture(scope="session")
+def triton_env() -> Path:
+    """The python that has nvidia-pytriton (with tritonserver) and tritonclient.http."""
+    return _peer("triton")
+
+
+@pytest.fixture(scope="session")
+def mlserver_env() -> Path:
+    """The python that has MLServer."""
+    return _peer("mlserver")
+
+
+# ---------------------------------------------------------------- a real MLServer
+@pytest.fixture(scope="session")
+def mlserver(mlserver_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL of an MLServer on 127.0.0.1 with the model `double`: x FP32 [-1,3] -> y = 2x."""
+    folder = tmp_path_factory.mktemp("mlserver")
+    port = _configure_mlserver(folder)
+    url = f"http://127.0.0.1:{port}"
+    command = [str(mlserver_env.with_name("mlserver")), "start", str(folder)]
+    with (folder / "log.txt").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        _await_ready(process, f"{url}/v2/models/double/ready", folder / "log.txt")
+        yield url
+    finally:
+        _end(process)
+
+
+def _configure_mlserver(folder: Path) -> int:
+    """Write the server's settings and its one model into `folder`; give the HTTP port."""
+    port, grpc_port = _free_ports(2)
+    settings = {
+        "host": "127.0.0.1",
+        "http_port": port,
+        "grpc_port": grpc_port,
+        "metrics_endpoint": None,  # else it opens a third port
+        "parallel_workers": 0,  # the model in the server's own process: quick to start, one pid to end
+        "debug": False,
+    }
+    model = {
+        "name": "double",
+        "implementation": "double.Double",
+        "parameters": {"version": "1"},
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}],
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 3]}],
+    }
+    (folder / "settings.json").write_text(json.dumps(settings))
+    (folder / "model-settings.json").write_text(json.dumps(model))
+    (folder / "double.py").write_text(DOUBLE)
+    return port
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago: all are held at once, so they differ."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def _await_ready(process: subprocess.Popen[bytes], url: str, log: Path, seconds: float = 60.0) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with opener.open(url, timeout=2):
+                return
+        except urllib.error.HTTPError as error:  # it answers, and isn't ready yet
+            error.close()
+        except OSError:  # nobody listens yet
+            pass
+        time.sleep(0.1)
+    pytest.fail(f"no answer at {url} (exit status {process.poll()}):\n{log.read_text()[-4000:]}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(10)
