@@ -1,0 +1,56 @@
+"""One typed `Model`: the same code runs it here or calls it as a hosted service.
+
+Names are loaded on first use, so that importing the package is quick and loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from aiaas_sdk._version import __version__
+
+if TYPE_CHECKING:
+    from aiaas_sdk.api import load as load
+    from aiaas_sdk.api import load_async as load_async
+    from aiaas_sdk.errors import *  # noqa: F403
+    from aiaas_sdk.model import AsyncModel as AsyncModel
+    from aiaas_sdk.model import Model as Model
+    from aiaas_sdk.records.model import BackendInfo as BackendInfo
+    from aiaas_sdk.records.model import ModelInfo as ModelInfo
+    from aiaas_sdk.records.model import Stats as Stats
+    from aiaas_sdk.records.model import TensorSpec as TensorSpec
+    from aiaas_sdk.records.model import Timing as Timing
+    from aiaas_sdk.records.model import Usage as Usage
+    from aiaas_sdk.records.policies import Retry as Retry
+    from aiaas_sdk.records.prediction import Prediction as Prediction
+    from aiaas_sdk.records.secret import Secret as Secret
+    from aiaas_sdk.records.secret import env as env
+    from aiaas_sdk.registry import available_backends as available_backends
+
+_HOMES = {
+    "api": ("load", "load_async"),
+    "model": ("AsyncModel", "Model"),
+    "records.model": ("BackendInfo", "ModelInfo", "Stats", "TensorSpec", "Timing", "Usage"),
+    "records.policies": ("Retry",),
+    "records.prediction": ("Prediction",),
+    "records.secret": ("Secret", "env"),
+    "registry": ("available_backends",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        errors = import_module("aiaas_sdk.errors")
+        if name not in errors.__all__:
+            raise AttributeError(f"module 'aiaas_sdk' has no attribute {name!r}")
+        home = "errors"
+    value = getattr(import_module(f"aiaas_sdk.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME, *import_module("aiaas_sdk.errors").__all__})

@@ -65,6 +65,8 @@ class Prediction(Served, Mapping[str, Any]):
 
     __slots__ = ("_arrays", "labels", "tensors")
 
+    _arrays: dict[str, Any]
+
     labels: tuple[str, ...] | None
     tensors: Mapping[str, Any]
     """The outputs as they travelled (`aiaas_sdk.tensors.Tensor`), with their protocol datatypes."""
