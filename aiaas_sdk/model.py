@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Self, TypeVar, Unpack
 
 from aiaas_sdk.engine import Engine
-from aiaas_sdk.errors import AiaasError, ClosedError, ConfigError, InputError, ModelNotReadyError, ProtocolError
+from aiaas_sdk.errors import (
+    AiaasError,
+    ClosedError,
+    ConfigError,
+    InputError,
+    ModelNotReadyError,
+    ProtocolError,
+)
 from aiaas_sdk.flow import Flow, adrive, drive
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.language import Embeddings, Generation, Prompt, Sampling
@@ -42,7 +49,9 @@ class _Verbs:
         self._lease = weakref.finalize(self, engine.release)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._engine.backend.address} timeout={self._options.get('timeout')}>"
+        return (
+            f"<{type(self).__name__} {self._engine.backend.address} timeout={self._options.get('timeout')}>"
+        )
 
     def __reduce__(self) -> Any:
         raise TypeError("a model can't be pickled; send its address and load it there")
@@ -53,7 +62,7 @@ class _Verbs:
             call.around = self._policies
         return call
 
-    def _deadline(self, timeout: float | None | Unset) -> float | None:
+    def _deadline(self, timeout: float | Unset | None) -> float | None:
         seconds = self._options.get("timeout") if isinstance(timeout, Unset) else timeout
         if seconds is None:
             return None
@@ -77,7 +86,9 @@ class _Verbs:
         return type(self)(self._engine, merged, self._around, self._reload)
 
     # ------------------------------------------------------------ predict
-    def _predict(self, call: Call, inputs: Any, outputs: Sequence[str] | None, seconds: float | None) -> Flow[Prediction]:
+    def _predict(
+        self, call: Call, inputs: Any, outputs: Sequence[str] | None, seconds: float | None
+    ) -> Flow[Prediction]:
         begun = time.perf_counter()
         failed, rows = True, 0
         try:
@@ -85,7 +96,9 @@ class _Verbs:
             assert info is not None  # the face has opened it
             named = _named(inputs, info)
             kind = Kind.of(named.values())
-            tensors = {spec.name: take(named[spec.name], spec, where=info.name) for spec in _specs(named, info)}
+            tensors = {
+                spec.name: take(named[spec.name], spec, where=info.name) for spec in _specs(named, info)
+            }
             rows = next((t.shape[0] for t in tensors.values() if t.shape), 0)
             wanted = _wanted(outputs, info)
             answer: Mapping[str, Tensor] = yield from self._engine.backend.start(call, tensors, wanted)
@@ -100,7 +113,10 @@ class _Verbs:
                 backend=call.backend or self._engine.backend.scheme,
                 attempts=call.attempts,
                 timing=Timing(
-                    total=time.perf_counter() - begun, queue=call.queue, compute=call.compute, network=call.network
+                    total=time.perf_counter() - begun,
+                    queue=call.queue,
+                    compute=call.compute,
+                    network=call.network,
                 ),
                 usage=Usage(rows=rows),
                 request_id=call.request_id,
@@ -109,7 +125,10 @@ class _Verbs:
             raise self._located(error, call, begun, seconds) from error.__cause__
         finally:
             self._engine.count(
-                failed=failed, attempts=call.attempts, rows=0 if failed else rows, seconds=time.perf_counter() - begun
+                failed=failed,
+                attempts=call.attempts,
+                rows=0 if failed else rows,
+                seconds=time.perf_counter() - begun,
             )
 
     def _located(self, error: AiaasError, call: Call, begun: float, seconds: float | None) -> AiaasError:
@@ -126,7 +145,9 @@ def _named(inputs: Any, info: ModelInfo) -> Mapping[str, Any]:
     names = [spec.name for spec in info.inputs]
     if not isinstance(inputs, Mapping):
         if len(names) > 1:
-            raise InputError(f"{info.name} has {len(names)} inputs: {', '.join(names)}", hint="Give {NAME: array, ...}")
+            raise InputError(
+                f"{info.name} has {len(names)} inputs: {', '.join(names)}", hint="Give {NAME: array, ...}"
+            )
         return {names[0] if names else "input": inputs}
     unknown = [name for name in inputs if names and name not in names]
     missing = [name for name in names if name not in inputs]
@@ -187,7 +208,7 @@ class Model(_Verbs, Generic[In, Out]):
     """
 
     def predict(
-        self, inputs: Any, *, outputs: Sequence[str] | None = None, timeout: float | None | Unset = UNSET
+        self, inputs: Any, *, outputs: Sequence[str] | None = None, timeout: float | Unset | None = UNSET
     ) -> Prediction:
         """Run the model on a batch.
 
@@ -206,7 +227,9 @@ class Model(_Verbs, Generic[In, Out]):
         deadline = self._deadline(timeout)
         self._engine.open(self._call("open"), deadline)
         seconds = None if deadline is None else deadline - time.monotonic()
-        return drive(self._predict(self._call("predict"), inputs, outputs, seconds), self._engine.sender, deadline)
+        return drive(
+            self._predict(self._call("predict"), inputs, outputs, seconds), self._engine.sender, deadline
+        )
 
     def generate(self, prompt: Prompt, **sampling: Unpack[Sampling]) -> Generation:
         """Generate text. UnsupportedOperationError where the model can't."""
@@ -217,7 +240,11 @@ class Model(_Verbs, Generic[In, Out]):
         raise self._unsupported("stream")
 
     def embed(
-        self, texts: str | Sequence[str], *, dimensions: int | None = None, timeout: float | None | Unset = UNSET
+        self,
+        texts: str | Sequence[str],
+        *,
+        dimensions: int | None = None,
+        timeout: float | Unset | None = UNSET,
     ) -> Embeddings:
         """One vector a text. UnsupportedOperationError where the model can't."""
         raise self._unsupported("embed")
@@ -228,7 +255,7 @@ class Model(_Verbs, Generic[In, Out]):
         *,
         target: int | str | Sequence[int] | None = None,
         method: str = "auto",
-        timeout: float | None | Unset = UNSET,
+        timeout: float | Unset | None = UNSET,
     ) -> Explanation:
         """Attributions of an answer to its inputs. UnsupportedOperationError where the model can't."""
         raise self._unsupported("explain")
@@ -278,7 +305,7 @@ class AsyncModel(_Verbs, Generic[In, Out]):
     """The awaited twin of `Model`: the same names."""
 
     async def predict(
-        self, inputs: Any, *, outputs: Sequence[str] | None = None, timeout: float | None | Unset = UNSET
+        self, inputs: Any, *, outputs: Sequence[str] | None = None, timeout: float | Unset | None = UNSET
     ) -> Prediction:
         """As `Model.predict`."""
         self._check_open()
@@ -297,7 +324,11 @@ class AsyncModel(_Verbs, Generic[In, Out]):
         raise self._unsupported("stream")
 
     async def embed(
-        self, texts: str | Sequence[str], *, dimensions: int | None = None, timeout: float | None | Unset = UNSET
+        self,
+        texts: str | Sequence[str],
+        *,
+        dimensions: int | None = None,
+        timeout: float | Unset | None = UNSET,
     ) -> Embeddings:
         """As `Model.embed`."""
         raise self._unsupported("embed")
@@ -308,7 +339,7 @@ class AsyncModel(_Verbs, Generic[In, Out]):
         *,
         target: int | str | Sequence[int] | None = None,
         method: str = "auto",
-        timeout: float | None | Unset = UNSET,
+        timeout: float | Unset | None = UNSET,
     ) -> Explanation:
         """As `Model.explain`."""
         raise self._unsupported("explain")

@@ -195,7 +195,8 @@ def _as_read(value: Any) -> np.dtype[Any]:
             return np.dtype(object)
         return np.asarray(value).dtype
     except Exception as error:  # whatever `__array__` of a stranger raises
-        raise InputError(f"a {type(value).__name__} can't be read as an array ({type(error).__name__})") from None
+        what = f"a {type(value).__name__} can't be read as an array"
+        raise InputError(f"{what} ({type(error).__name__})") from None
 
 
 def _take_torch(value: Any, spec: TensorSpec, where: str) -> Any:

@@ -203,7 +203,7 @@ def _entry(name: str, tensor: Tensor, binary: bool, parts: list[Buffer]) -> dict
 def _check_json(name: str, tensor: Tensor, json_fp16: bool) -> None:
     if tensor.datatype == "BF16" or (tensor.datatype == "FP16" and not json_fp16):
         raise InputError(
-            f"input {name!r} is {tensor.datatype}, and this endpoint takes JSON only, which has no such numbers",
+            f"input {name!r} is {tensor.datatype}, which JSON hasn't got, and this endpoint takes JSON only",
             hint="Use an endpoint with the binary tensor data extension, or a model with FP32 inputs",
         )
     if tensor.datatype in ("FP16", "FP32", "FP64") and not np.isfinite(tensors.storage(tensor)).all():

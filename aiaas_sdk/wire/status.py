@@ -1,4 +1,4 @@
-"""What a peer says when it says no: an error of the right class, with the peer's own words made safe to print.
+"""What a peer says when it says no: an error of the right class, and the peer's own words made safe.
 
 Servers of the Open Inference Protocol don't agree on the shape of an error: `{"error": str}`,
 `{"error": {"message": str}}`, `{"detail": str | list}`, `{"message": str}`, plain text, HTML, nothing. The
