@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from aiaas_sdk._version import __version__
+from aiaas_sdk._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from aiaas_sdk.api import load as load

@@ -50,9 +50,7 @@ def parse(address: str | PathLike[str]) -> Address:
     """Read an address. AddressError says what is wrong and never repeats a credential."""
     text = os.fspath(address)
     if not text.strip() or _HIDDEN.search(text):
-        raise AddressError(
-            "the address is empty or holds control characters", hint="See the table of addresses"
-        )
+        raise AddressError("the address is empty or holds control characters", hint="See the table of addresses")
     match = _SCHEME.fullmatch(text)
     if match is None:
         return _path(text) if not _NAME.fullmatch(text) else Address("name", text, None, text)
@@ -90,9 +88,7 @@ def _url(scheme: str, url: str, text: str) -> Address:
     if not host:
         raise AddressError(f"the address {text!r} names no host")
     path, version = _pinned(parts.path)
-    if any(
-        part == ".." for part in path.replace("%2e", ".").replace("%2E", ".").replace("%2f", "/").split("/")
-    ):
+    if any(part == ".." for part in path.replace("%2e", ".").replace("%2E", ".").replace("%2f", "/").split("/")):
         raise AddressError("the address leaves its path with '..'")
     if found := _MODEL_PATH.fullmatch(path):
         path, version = found[1], found[2] or version

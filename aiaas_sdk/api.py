@@ -42,9 +42,7 @@ def _again(door: Callable[..., Any], address: str | PathLike[str], options: Mapp
 def _engine(address: Address, options: Mapping[str, Any]) -> Engine:
     _check_options(options)
     if address.scheme == "name":
-        raise AddressError(
-            f"{address.text!r} is a bare name, and no settings name it", hint="Give scheme:target"
-        )
+        raise AddressError(f"{address.text!r} is a bare name, and no settings name it", hint="Give scheme:target")
     cls = backend_class(address.scheme, str(address))
     given = {name: value for name, value in options.items() if name in ENGINE_OPTIONS}
     backend = cls(address, given)

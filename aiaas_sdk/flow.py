@@ -196,9 +196,7 @@ def _until(deadline: float | None, timeout: float | None) -> float | None:
 def _pause(deadline: float | None, seconds: float) -> float:
     until = _until(deadline, None)
     if until is not None and time.monotonic() + seconds > until:
-        raise DeadlineExceededError(
-            f"the next pause of {seconds:.2f} s would end after the deadline", retryable=False
-        )
+        raise DeadlineExceededError(f"the next pause of {seconds:.2f} s would end after the deadline", retryable=False)
     return seconds
 
 
@@ -366,9 +364,7 @@ class AsyncStream(Generic[T]):
         waiting = asyncio.wrap_future(future, loop=loop)
         try:
             # wait() and not wait_for(): a wait that is given up must not cancel work that is running
-            done, _ = await asyncio.wait(
-                {waiting}, timeout=None if until is None else until - time.monotonic()
-            )
+            done, _ = await asyncio.wait({waiting}, timeout=None if until is None else until - time.monotonic())
         except asyncio.CancelledError:
             waiting.add_done_callback(_retrieve)
             _abandon(future)

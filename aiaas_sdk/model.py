@@ -49,9 +49,7 @@ class _Verbs:
         self._lease = weakref.finalize(self, engine.release)
 
     def __repr__(self) -> str:
-        return (
-            f"<{type(self).__name__} {self._engine.backend.address} timeout={self._options.get('timeout')}>"
-        )
+        return f"<{type(self).__name__} {self._engine.backend.address} timeout={self._options.get('timeout')}>"
 
     def __reduce__(self) -> Any:
         raise TypeError("a model can't be pickled; send its address and load it there")
@@ -96,9 +94,7 @@ class _Verbs:
             assert info is not None  # the face has opened it
             named = _named(inputs, info)
             kind = Kind.of(named.values())
-            tensors = {
-                spec.name: take(named[spec.name], spec, where=info.name) for spec in _specs(named, info)
-            }
+            tensors = {spec.name: take(named[spec.name], spec, where=info.name) for spec in _specs(named, info)}
             rows = next((t.shape[0] for t in tensors.values() if t.shape), 0)
             wanted = _wanted(outputs, info)
             answer: Mapping[str, Tensor] = yield from self._engine.backend.start(call, tensors, wanted)
@@ -145,9 +141,7 @@ def _named(inputs: Any, info: ModelInfo) -> Mapping[str, Any]:
     names = [spec.name for spec in info.inputs]
     if not isinstance(inputs, Mapping):
         if len(names) > 1:
-            raise InputError(
-                f"{info.name} has {len(names)} inputs: {', '.join(names)}", hint="Give {NAME: array, ...}"
-            )
+            raise InputError(f"{info.name} has {len(names)} inputs: {', '.join(names)}", hint="Give {NAME: array, ...}")
         return {names[0] if names else "input": inputs}
     unknown = [name for name in inputs if names and name not in names]
     missing = [name for name in names if name not in inputs]
@@ -227,9 +221,7 @@ class Model(_Verbs, Generic[In, Out]):
         deadline = self._deadline(timeout)
         self._engine.open(self._call("open"), deadline)
         seconds = None if deadline is None else deadline - time.monotonic()
-        return drive(
-            self._predict(self._call("predict"), inputs, outputs, seconds), self._engine.sender, deadline
-        )
+        return drive(self._predict(self._call("predict"), inputs, outputs, seconds), self._engine.sender, deadline)
 
     def generate(self, prompt: Prompt, **sampling: Unpack[Sampling]) -> Generation:
         """Generate text. UnsupportedOperationError where the model can't."""
@@ -268,9 +260,7 @@ class Model(_Verbs, Generic[In, Out]):
     def ready(self) -> bool:
         """Whether the model can serve now; opens it. An unreachable peer raises."""
         self.info()
-        return drive(
-            self._engine.backend.readiness(self._call("ready")), self._engine.sender, self._deadline(UNSET)
-        )
+        return drive(self._engine.backend.readiness(self._call("ready")), self._engine.sender, self._deadline(UNSET))
 
     def wait_ready(self, timeout: float | None = None) -> None:
         """Open the model and wait until it serves; ModelNotReadyError after `timeout` seconds."""

@@ -426,9 +426,7 @@ def from_bytes(datatype: str, shape: Sequence[int], buffer: Buffer, where: str) 
     if kind.size is None:
         return Tensor(datatype, _objects(_split(view, count, where), shape))
     if len(view) != count * kind.size:
-        raise ProtocolError(
-            f"{where} has {len(view)} bytes; {datatype} {list(shape)} takes {count * kind.size}"
-        )
+        raise ProtocolError(f"{where} has {len(view)} bytes; {datatype} {list(shape)} takes {count * kind.size}")
     if not count:
         return Tensor(datatype, np.empty(shape, kind.dtype))
     array: Storage = np.frombuffer(view, kind.dtype)

@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-DOUBLE = '''
+DOUBLE = """
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
@@ -32,7 +32,7 @@ class Double(MLModel):
         x = NumpyCodec.decode_input(payload.inputs[0])
         y = NumpyCodec.encode_output("y", 2 * x)
         return InferenceResponse(id=payload.id, model_name=self.name, model_version=self.version, outputs=[y])
-'''
+"""
 
 
 @pytest.fixture(autouse=True)

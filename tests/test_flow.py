@@ -55,9 +55,7 @@ def test_a_sleep_past_the_deadline_fails_at_once(driver: Drive) -> None:
     assert time.monotonic() - begun < 0.5
 
 
-def test_work_past_the_deadline_fails_on_time_and_is_logged(
-    driver: Drive, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_work_past_the_deadline_fails_on_time_and_is_logged(driver: Drive, caplog: pytest.LogCaptureFixture) -> None:
     with ThreadPoolExecutor(1) as thread:
         begun = time.monotonic()
         with pytest.raises(DeadlineExceededError, match="still computing"):

@@ -115,9 +115,7 @@ def test_torch_in_gives_torch_out_without_a_copy(load: Any) -> None:
 
 @pytest.mark.parametrize("verb", ["generate", "embed", "explain"])
 def test_a_verb_that_is_not_there_says_so(load: Any, verb: str) -> None:
-    with pytest.raises(
-        aiaas.UnsupportedOperationError, match=rf"{verb} isn't available for echo:.*It can predict"
-    ):
+    with pytest.raises(aiaas.UnsupportedOperationError, match=rf"{verb} isn't available for echo:.*It can predict"):
         getattr(load("echo:"), verb)("text")
 
 
@@ -168,7 +166,5 @@ def test_the_two_faces_have_the_same_names() -> None:
     for name in names(aiaas.Model) - {"close"}:
         plain, awaited = (inspect.signature(getattr(cls, name)) for cls in (aiaas.Model, aiaas.AsyncModel))
         assert list(plain.parameters) == list(awaited.parameters), name
-        assert [p.default for p in plain.parameters.values()] == [
-            p.default for p in awaited.parameters.values()
-        ]
+        assert [p.default for p in plain.parameters.values()] == [p.default for p in awaited.parameters.values()]
     assert inspect.signature(aiaas.Model.predict).parameters["timeout"].default is UNSET

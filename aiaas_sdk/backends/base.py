@@ -151,7 +151,7 @@ class RemoteBackend(Backend):
         try:
             reply: Reply = yield Send(request, call.attempt_timeout)
         except (DeadlineExceededError, ConnectionError) as error:
-            raise self._explained(error)
+            raise self._explained(error) from error.__cause__
         finally:
             call.network = (call.network or 0.0) + time.perf_counter() - begun
         if not 200 <= reply.status < 300:
@@ -178,5 +178,3 @@ class RemoteBackend(Backend):
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else "no message")[:300]
-
-

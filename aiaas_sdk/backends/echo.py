@@ -45,9 +45,7 @@ def _signature(target: str) -> tuple[TensorSpec, ...]:
 def _spec(text: str) -> TensorSpec:
     match = _SPEC.fullmatch(text)
     if match is None or match[2] not in DATATYPES:
-        raise AddressError(
-            f"echo: can't read {text!r}", hint="Write NAME=DATATYPE[shape], as in echo:?x=FP32[-1,3]"
-        )
+        raise AddressError(f"echo: can't read {text!r}", hint="Write NAME=DATATYPE[shape], as in echo:?x=FP32[-1,3]")
     shape = tuple(int(size) for size in match[3].split(",")) if match[3] else ()
     return TensorSpec(match[1], match[2], shape)
 

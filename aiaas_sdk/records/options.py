@@ -45,8 +45,6 @@ class Options(TypedDict, total=False):
 
 
 OPTION_NAMES = tuple(Options.__annotations__)
-ENGINE_OPTIONS = frozenset(
-    ("device", "dtype", "verify", "architecture", "model", "api_key", "headers", "concurrency")
-)
+ENGINE_OPTIONS = frozenset(("device", "dtype", "verify", "architecture", "model", "api_key", "headers", "concurrency"))
 """Those that decide what is loaded or connected; a view with another value of one loads anew."""
 VIEW_OPTIONS = frozenset(OPTION_NAMES) - ENGINE_OPTIONS

@@ -248,9 +248,7 @@ def _spec_entry(spec: TensorSpec) -> dict[str, Any]:
 
 def encode_server(metadata: ServerMetadata) -> bytes:
     """The body of the server's metadata."""
-    return to_json(
-        {"name": metadata.name, "version": metadata.version, "extensions": metadata.extensions}
-    )
+    return to_json({"name": metadata.name, "version": metadata.version, "extensions": metadata.extensions})
 
 
 # ---------------------------------------------------------------- decoding
@@ -299,9 +297,7 @@ def _check_asked(found: Mapping[str, Tensor], outputs: Sequence[str] | None) -> 
     raise ProtocolError(f"the answer has the output {_quoted(extra)}, which wasn't asked for")
 
 
-def decode_request(
-    headers: Mapping[str, str], body: Buffer, *, specs: Sequence[TensorSpec] = ()
-) -> InferRequest:
+def decode_request(headers: Mapping[str, str], body: Buffer, *, specs: Sequence[TensorSpec] = ()) -> InferRequest:
     """An infer request, as a server reads it. Tensors are views of `body` where they lie aligned.
 
     Args:
@@ -400,9 +396,7 @@ def _read_tensors(document: dict[str, Any], member: str, rest: memoryview | None
     return found
 
 
-def _tensor(
-    entry: dict[str, Any], where: str, rest: memoryview | None, used: int
-) -> tuple[Tensor, int]:
+def _tensor(entry: dict[str, Any], where: str, rest: memoryview | None, used: int) -> tuple[Tensor, int]:
     """One tensor, and how many bytes of the binary part it took."""
     datatype = entry.get("datatype")
     if type(datatype) is not str or datatype not in DATATYPES:

@@ -158,7 +158,7 @@ def _shortened(text: str, limit: int) -> str:
 def _said(body: bytes) -> str:
     try:
         # a body that was cut at the limit still holds the beginning of its message
-        document = from_json(body, allow_partial="trailing-strings") if body[:1] in b"{[\"" else None
+        document = from_json(body, allow_partial="trailing-strings") if body[:1] in b'{["' else None
     except ValueError:
         document = None
     return clean(_message(document), MAX_MESSAGE) if _message(document) else excerpt(body, MAX_MESSAGE)
