@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aiaas_sdk.records.model import TensorSpec as TensorSpec
     from aiaas_sdk.records.model import Timing as Timing
     from aiaas_sdk.records.model import Usage as Usage
+    from aiaas_sdk.records.options import Options as Options
     from aiaas_sdk.records.policies import Retry as Retry
     from aiaas_sdk.records.prediction import Prediction as Prediction
     from aiaas_sdk.records.secret import Secret as Secret
@@ -32,6 +33,7 @@ _HOMES = {
     "api": ("load", "load_async"),
     "model": ("AsyncModel", "Model"),
     "records.model": ("BackendInfo", "ModelInfo", "Stats", "TensorSpec", "Timing", "Usage"),
+    "records.options": ("Options",),
     "records.policies": ("Retry",),
     "records.prediction": ("Prediction",),
     "records.secret": ("Secret", "env"),
@@ -41,6 +43,8 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__all__":
+        return _public()
     home = _HOME.get(name)
     if home is None:
         errors = import_module("aiaas_sdk.errors")
@@ -53,4 +57,8 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME, *import_module("aiaas_sdk.errors").__all__})
+    return sorted({*globals(), *_public()})
+
+
+def _public() -> list[str]:
+    return sorted({"__version__", *_HOME, *import_module("aiaas_sdk.errors").__all__})
