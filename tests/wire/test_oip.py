@@ -1,0 +1,174 @@
+"""The codecs of the Open Inference Protocol: round trips, golden bytes, and answers that can't be right."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aiaas_sdk.errors import InputError, ProtocolError
+from aiaas_sdk.tensors import DATATYPES, Tensor
+from aiaas_sdk.wire.oip import (
+    HEADER_LENGTH,
+    InferResponse,
+    Message,
+    decode_request,
+    decode_response,
+    encode_request,
+    encode_response,
+)
+
+JSON_DATATYPES = sorted({*DATATYPES} - {"FP16", "BF16"})
+shapes = st.lists(st.integers(0, 4), max_size=5).map(tuple)
+
+
+def tensor_of(datatype: str, shape: tuple[int, ...], seed: int, *, text: bool = False) -> Tensor:
+    """Random bits of that datatype: NaN and subnormals too, unless they must be text."""
+    rng = np.random.default_rng(seed)
+    kind = DATATYPES[datatype]
+    count = int(np.prod(shape, dtype=np.int64))
+    if datatype == "BYTES":
+        array = np.empty(count, object)
+        for index in range(count):
+            array[index] = b"a\xc3\xa9\0" * int(rng.integers(0, 3)) if text else rng.bytes(int(rng.integers(0, 9)))
+        return Tensor("BYTES", array.reshape(shape))
+    if datatype == "BOOL":
+        return Tensor("BOOL", rng.integers(0, 2, shape).astype(bool))
+    if text and kind.dtype.kind == "f":
+        return Tensor(datatype, np.asarray(rng.standard_normal(shape), kind.dtype))
+    return Tensor(datatype, np.frombuffer(rng.bytes(count * kind.dtype.itemsize), kind.dtype).reshape(shape))
+
+
+def received(message: Message) -> tuple[dict[str, str], memoryview]:
+    headers = {name.lower(): value for name, value in message.headers.items()}
+    return headers, memoryview(b"".join(bytes(part) for part in message.body))
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    if a.datatype != b.datatype or a.shape != b.shape:
+        return False
+    if a.datatype == "BYTES":
+        return bool(a.array.tolist() == b.array.tolist())
+    return bool(np.ascontiguousarray(a.array).tobytes() == np.ascontiguousarray(b.array).tobytes())
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(DATATYPES)), shapes, st.sampled_from(sorted(DATATYPES)), shapes, st.integers(0, 2**32))
+def test_binary_keeps_every_bit_both_ways(one: str, shape: Any, two: str, other: Any, seed: int) -> None:
+    tensors = {"a": tensor_of(one, shape, seed), "b": tensor_of(two, other, seed + 1)}
+    request = decode_request(*received(encode_request(tensors, outputs=None, binary=True, id="7")))
+    assert all(same(tensors[name], request.inputs[name]) for name in tensors)
+    message = encode_response(InferResponse(model_name="m", model_version="3", id="7", outputs=tensors), request)
+    response = decode_response(*received(message), outputs=["a", "b"], id="7")
+    assert (response.model_name, response.model_version) == ("m", "3")
+    assert all(same(tensors[name], response.outputs[name]) for name in tensors)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(JSON_DATATYPES), shapes, st.integers(0, 2**32))
+def test_json_keeps_every_number(datatype: str, shape: Any, seed: int) -> None:
+    tensors = {"a": tensor_of(datatype, shape, seed, text=True)}
+    request = decode_request(*received(encode_request(tensors, outputs=["a"], binary=False)))
+    assert same(tensors["a"], request.inputs["a"])
+
+
+def test_golden_bytes_of_the_binary_extension() -> None:
+    tensors = {
+        "x": Tensor("FP32", np.array([1.0, -2.0], np.float32)),
+        "s": Tensor("BYTES", np.array([b"ab", b""], object)),
+    }
+    headers, body = received(encode_request(tensors, outputs=None, binary=True))
+    length = int(headers[HEADER_LENGTH])
+    assert headers["content-type"] == "application/octet-stream"
+    assert json.loads(bytes(body[:length])) == {
+        "inputs": [
+            {"name": "x", "shape": [2], "datatype": "FP32", "parameters": {"binary_data_size": 8}},
+            {"name": "s", "shape": [2], "datatype": "BYTES", "parameters": {"binary_data_size": 10}},
+        ],
+        "parameters": {"binary_data_output": True},
+    }
+    assert bytes(body[length:]) == b"\x00\x00\x80\x3f\x00\x00\x00\xc0" + b"\x02\x00\x00\x00ab\x00\x00\x00\x00"
+
+
+def test_a_large_tensor_is_sent_without_a_copy() -> None:
+    array = np.ones((1024, 1024), np.float32)
+    parts = encode_request({"x": Tensor("FP32", array)}, outputs=None, binary=True).body
+    assert any(np.shares_memory(np.frombuffer(part, np.uint8), array) for part in parts if len(part) == array.nbytes)
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "BF16"])
+def test_what_json_has_not_got_is_refused_before_sending(datatype: str) -> None:
+    with pytest.raises(InputError, match=datatype):
+        encode_request({"x": tensor_of(datatype, (2,), 0)}, outputs=None, binary=False)
+    with pytest.raises(InputError, match=r"(?i)nan"):
+        encode_request({"x": Tensor("FP32", np.array([np.nan], np.float32))}, outputs=None, binary=False)
+
+
+def output(**changes: Any) -> bytes:
+    entry = {"name": "y", "shape": [2], "datatype": "INT8", "data": [1, 2], **changes}
+    return json.dumps({"model_name": "m", "outputs": [entry]}).encode()
+
+
+BAD_ANSWERS = {
+    "empty": b"",
+    "cut": b'{"model_name":"m","outputs":[',
+    "null": b"null",
+    "list": b"[]",
+    "brackets": b"[" * 100_000,
+    "digits": b'{"outputs":[{"name":"y","shape":[1],"datatype":"INT64","data":[' + b"9" * 5000 + b"]}]}",
+    "utf-8": b'{"model_name":"\xff"}',
+    "nan in integers": output(data=[1, float("nan")]),
+    "negative shape": output(shape=[-2]),
+    "float shape": output(shape=[2.0]),
+    "null shape": output(shape=None),
+    "rank": output(shape=[1] * 70),
+    "2^42": output(shape=[2**21, 2**21]),
+    "2^64": output(shape=[2**32, 2**32]),
+    "too few": output(shape=[3]),
+    "datatype": output(datatype="INT9"),
+    "300": output(data=[1, 300]),
+    "1.5": output(data=[1, 1.5]),
+    "words": output(data=["1", "2"]),
+    "ragged": output(data=[[1], 2]),
+    "no outputs": b'{"model_name":"m"}',
+    "outputs null": b'{"outputs":null}',
+    "no name": json.dumps({"outputs": [{"shape": [1], "datatype": "INT8", "data": [1]}]}).encode(),
+    "other name": output(name="z"),
+    "binary size without header": output(data=None, parameters={"binary_data_size": 2}),
+}
+
+
+@pytest.mark.parametrize("body", BAD_ANSWERS.values(), ids=BAD_ANSWERS.keys())
+def test_an_answer_that_cannot_be_right_is_a_protocol_error(body: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        decode_response({"content-type": "application/json"}, memoryview(body), outputs=["y"])
+
+
+@pytest.mark.parametrize("size", [-1, "2", 2**60, 3, True])
+def test_a_binary_size_that_cannot_be_right_is_refused(size: Any) -> None:
+    entry = {"name": "y", "shape": [2], "datatype": "INT8", "parameters": {"binary_data_size": size}}
+    head = json.dumps({"outputs": [entry]}).encode()
+    with pytest.raises(ProtocolError):
+        decode_response({HEADER_LENGTH: str(len(head))}, memoryview(head + b"\1\2"))
+
+
+@pytest.mark.parametrize("length", ["-1", "12abc", "99999", "", "1_0"])
+def test_a_header_length_that_cannot_be_right_is_refused(length: str) -> None:
+    with pytest.raises(ProtocolError):
+        decode_response({HEADER_LENGTH: length}, memoryview(output()))
+
+
+def test_the_answer_to_another_request_is_refused() -> None:
+    body = json.dumps({"id": "8", "outputs": [{"name": "y", "shape": [1], "datatype": "INT8", "data": [1]}]}).encode()
+    with pytest.raises(ProtocolError, match="mixed up"):
+        decode_response({}, memoryview(body), id="7")
+
+
+def test_null_and_nan_are_numbers_that_are_missing() -> None:
+    body = b'{"id":null,"parameters":null,"outputs":[{"name":"y","shape":[3],"datatype":"FP32","parameters":null,"data":[null,NaN,1]}]}'
+    values = decode_response({}, memoryview(body)).outputs["y"].array
+    assert np.array_equal(values, np.array([np.nan, np.nan, 1], np.float32), equal_nan=True)
