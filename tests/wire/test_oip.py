@@ -169,6 +169,7 @@ def test_the_answer_to_another_request_is_refused() -> None:
 
 
 def test_null_and_nan_are_numbers_that_are_missing() -> None:
-    body = b'{"id":null,"parameters":null,"outputs":[{"name":"y","shape":[3],"datatype":"FP32","parameters":null,"data":[null,NaN,1]}]}'
+    output = b'{"name":"y","shape":[3],"datatype":"FP32","parameters":null,"data":[null,NaN,1]}'
+    body = b'{"id":null,"parameters":null,"outputs":[' + output + b"]}"
     values = decode_response({}, memoryview(body)).outputs["y"].array
     assert np.array_equal(values, np.array([np.nan, np.nan, 1], np.float32), equal_nan=True)

@@ -1,0 +1,133 @@
+"""Models behind an endpoint of the Open Inference Protocol v2: Triton, MLServer, KServe.
+
+Tensors travel as raw bytes (binary extension) where the server announces it; KServe takes it without saying so.
+Everything else goes as JSON.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from aiaas_sdk.backends.base import RemoteBackend
+from aiaas_sdk.errors import AddressError, InputError, ModelNotFoundError, ServerError, StatusError
+from aiaas_sdk.flow import Flow, Request
+from aiaas_sdk.hookspecs import hookimpl
+from aiaas_sdk.records.call import Call
+from aiaas_sdk.records.model import ModelInfo
+from aiaas_sdk.records.secret import Secret
+from aiaas_sdk.tensors import Tensor
+from aiaas_sdk.wire import oip
+
+BINARY = "binary_tensor_data"
+
+
+class OipBackend(RemoteBackend):
+    """One model of one server."""
+
+    scheme = "oip"
+
+    def __init__(self, address: Any, options: Mapping[str, Any]) -> None:
+        super().__init__(address, options)
+        self._binary = self._json_fp16 = False
+        self._max_rows: int | None = None
+        self._ids = (f"{prefix}-{n}" for prefix in (secrets.token_hex(4),) for n in itertools.count(1))
+
+    def prepare(self) -> None:
+        """The address, or the option `model`, must name a model."""
+        self._server, self._model = self._located()
+
+    def _located(self) -> tuple[str, str]:
+        base, mark, name = self.address.target.rpartition("/v2/models/")
+        name = name if mark else self.options.get("model", "")
+        if not name:
+            raise AddressError(
+                f"{self.address} names no model", hint="Write https://HOST/v2/models/NAME, or give model=NAME"
+            )
+        server = base if mark else self.address.target.rstrip("/")
+        url = f"{server}/v2/models/{name if mark else quote(name, safe='')}"
+        return server, f"{url}/versions/{self.address.version}" if self.address.version else url
+
+    # ------------------------------------------------------------ opening
+    def opening(self, call: Call) -> Flow[ModelInfo]:
+        server = yield from self._ask_server(call)
+        reply = yield from self.send(call, self._get(self._model))
+        found = oip.decode_metadata(reply.body)
+        self._binary = BINARY in server.extensions or server.name == "kserve"
+        self._json_fp16 = server.name == "mlserver"
+        rows = found.parameters.get("max_batch_size")
+        self._max_rows = rows if isinstance(rows, int) and rows > 0 else None
+        labels = found.parameters.get("labels")
+        return ModelInfo(
+            name=found.name,
+            version=self.address.version or (found.versions[-1] if found.versions else None),
+            versions=found.versions,
+            inputs=found.inputs,
+            outputs=found.outputs,
+            verbs=self.verbs(),
+            labels=tuple(map(str, labels)) if isinstance(labels, list) else None,
+            platform=found.platform,
+            metadata=found.parameters,
+        )
+
+    def _ask_server(self, call: Call) -> Flow[oip.ServerMetadata]:
+        """What the server can; one that doesn't say (404, 501) is taken to speak JSON only."""
+        try:
+            reply = yield from self.send(call, self._get(f"{self._server}/v2"))
+        except (ModelNotFoundError, StatusError, ServerError) as error:
+            if error.status in (404, 405, 501):
+                return oip.ServerMetadata(name="")
+            raise
+        return oip.decode_server(reply.body)
+
+    def readiness(self, call: Call) -> Flow[bool]:
+        """Triton says 400 for a model that isn't ready, KServe 503, MLServer 404."""
+        try:
+            yield from self.send(call, self._get(f"{self._model}/ready"))
+        except (StatusError, ModelNotFoundError) as error:
+            if error.status in (400, 404, 503):
+                return False
+            raise
+        return True
+
+    # ------------------------------------------------------------ predict
+    def predict(self, call: Call, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Flow[Mapping[str, Tensor]]:
+        self._check_rows(inputs)
+        asked = list(outputs) or None
+        call.request_id = next(self._ids)
+        message = oip.encode_request(
+            inputs, outputs=asked, binary=self._binary, id=call.request_id, json_fp16=self._json_fp16
+        )
+        headers = {**message.headers, **self._headers()}
+        request = Request("POST", f"{self._model}/infer", headers, message.body, align=oip.HEADER_LENGTH)
+        reply = yield from self.send(call, request)
+        answer = oip.decode_response(reply.headers, reply.body, outputs=asked, id=call.request_id)
+        call.version = answer.model_version
+        return answer.outputs
+
+    def _check_rows(self, inputs: Mapping[str, Tensor]) -> None:
+        rows = max((tensor.shape[0] for tensor in inputs.values() if tensor.shape), default=0)
+        if self._max_rows is not None and rows > self._max_rows:
+            raise InputError(f"{rows} rows, and {self.address} takes {self._max_rows} at once", hint="Send fewer rows")
+
+    # ------------------------------------------------------------ requests
+    def _get(self, url: str) -> Request:
+        return Request("GET", url, self._headers())
+
+    def _headers(self) -> dict[str, str]:
+        headers = dict(self.options.get("headers", {}))
+        if (key := self.options.get("api_key")) is not None:
+            headers["authorization"] = f"Bearer {Secret.of(key).reveal()}"
+        return headers
+
+    def credential_hint(self) -> str:
+        key = self.options.get("api_key")
+        return super().credential_hint() if key is None else f"The key came from the {Secret.of(key).source}"
+
+
+@hookimpl
+def aiaas_backend(scheme: str) -> type[OipBackend]:
+    return OipBackend

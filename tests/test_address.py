@@ -1,0 +1,57 @@
+"""Addresses: what each form means, and what is refused without repeating a credential."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aiaas_sdk.address import parse
+from aiaas_sdk.errors import AddressError
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme", "target", "version"),
+    [
+        ("torch:models/digits", "torch", "models/digits", None),
+        ("torch:models/digits@3", "torch", "models/digits", "3"),
+        ("torch:models/digits@prod", "torch", "models/digits", "prod"),
+        ("models/digits@3", "torch", "models/digits", "3"),
+        (Path("models/digits"), "torch", "models/digits", None),
+        ("C:\\models\\digits", "torch", "C:\\models\\digits", None),
+        ("digits", "name", "digits", None),
+        ("https://h/v2/models/digits", "oip", "https://h/v2/models/digits", None),
+        ("https://h:8443/a/v2/models/digits/versions/3", "oip", "https://h:8443/a/v2/models/digits", "3"),
+        ("oip+http://[::1]:80/v2/models/digits@3", "oip", "http://[::1]:80/v2/models/digits", "3"),
+        ("echo:?x=FP32[-1,3]", "echo", "?x=FP32[-1,3]", None),
+    ],
+)
+def test_what_an_address_means(text: str | Path, scheme: str, target: str, version: str | None) -> None:
+    address = parse(text)
+    assert (address.scheme, address.target, address.version) == (scheme, target, version)
+
+
+def test_the_model_of_an_openai_address() -> None:
+    address = parse("openai+https://h/v1#gpt-x")
+    assert (address.scheme, address.target, address.model, address.origin) == (
+        "openai",
+        "https://h/v1",
+        "gpt-x",
+        "https://h",
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["https://me:s3cret@h/v2/models/m", "https://h/v2/models/m?key=s3cret", "https://h/v2/models/m#s3cret"],
+)
+def test_a_credential_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(AddressError, match="api_key=") as caught:
+        parse(text)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "  ", "m\0", "https:///v2", "https://h:port/v2", "https://h/v2/models/../x"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(AddressError):
+        parse(text)
