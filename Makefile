@@ -6,16 +6,15 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO_INSTALLED := .venv/.demo-installed
 DEMO_NEEDS := $(wildcard examples/requirements.txt)
-DATA ?= small
 
 # The tests are of what is installed, not of a path that the caller's shell happens to have.
 unexport PYTHONPATH
 
-.PHONY: demo test test-quick lint bench docs wheel-smoke clean
+.PHONY: demo test test-quick lint docs wheel-smoke clean
 
-# What a user sees: trains, saves, serves and calls a model. DATA=full takes the whole data set.
+# What a user sees.
 demo: $(DEMO_INSTALLED)
-	DATA=$(DATA) $(BIN)/python examples/demo.py
+	$(BIN)/python examples/demo.py
 
 # Everything that has to hold, strangers' servers (in .peers/) included.
 test: lint
@@ -31,10 +30,6 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry aiaas_sdk
-
-# Ratios against other clients in the same run: quote these, never absolute times.
-bench: $(INSTALLED)
-	$(BIN)/python benchmarks/run.py
 
 docs: $(INSTALLED)
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html

@@ -6,11 +6,12 @@ import difflib
 from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike
-from typing import Any, NoReturn, Unpack
+from typing import Any, Unpack
 
 from aiaas_sdk.address import Address, parse
 from aiaas_sdk.engine import Engine
-from aiaas_sdk.errors import AddressError, ConfigError, UnsupportedOperationError
+from aiaas_sdk.errors import AddressError, ConfigError
+from aiaas_sdk.flow import AsyncSender, Sender
 from aiaas_sdk.model import AsyncModel, Model
 from aiaas_sdk.policies import around_request
 from aiaas_sdk.records.options import ENGINE_OPTIONS, OPTION_NAMES, Options
@@ -47,7 +48,7 @@ def _engine(address: Address, options: Mapping[str, Any]) -> Engine:
     given = {name: value for name, value in options.items() if name in ENGINE_OPTIONS}
     backend = cls(address, given)
     backend.prepare()
-    return Engine(backend, _no_transport, _no_transport)
+    return Engine(backend, _sender, _async_sender)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
@@ -60,14 +61,13 @@ def _check_options(options: Mapping[str, Any]) -> None:
         raise ConfigError(f"concurrency is {concurrency!r}", hint="Give a whole number from 1 on")
 
 
-class _NoTransport:
-    """Stands where no connections exist yet: a local model never sends."""
+def _sender() -> Sender:
+    from aiaas_sdk.transport import HttpSender
 
-    def _refuse(self, *_: Any) -> NoReturn:
-        raise UnsupportedOperationError("remote models aren't available in this version")
-
-    send = open = read = release = _refuse
+    return HttpSender()
 
 
-def _no_transport() -> Any:
-    return _NoTransport()
+def _async_sender() -> AsyncSender:
+    from aiaas_sdk.transport import AsyncHttpSender
+
+    return AsyncHttpSender()

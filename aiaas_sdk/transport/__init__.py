@@ -1,0 +1,6 @@
+"""Connections: what performs the requests of flows."""
+
+from aiaas_sdk.transport.awaited import AsyncHttpSender
+from aiaas_sdk.transport.plain import HttpSender
+
+__all__ = ["AsyncHttpSender", "HttpSender"]
