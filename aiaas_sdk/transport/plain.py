@@ -29,15 +29,16 @@ class HttpSender:
     def send(self, request: Request, until: float | None) -> Reply:
         """The whole reply. A kept connection that the peer had closed is replaced once, silently."""
         origin = origin_of(request.url)
+        exchange = Exchange(request)  # first: a request that can't be written needs no connection
         kept = self._take(origin)
         if kept is not None:
-            exchange = Exchange(request)
             try:
                 return self._exchange(kept, exchange, request, origin, until)
             except ConnectionLostError:
                 if exchange.answered:
                     raise
-        return self._exchange(self._connect(origin, until), Exchange(request), request, origin, until)
+                exchange = Exchange(request)
+        return self._exchange(self._connect(origin, until), exchange, request, origin, until)
 
     def _exchange(
         self, sock: socket.socket, exchange: Exchange, request: Request, origin: Origin, until: float | None
@@ -63,14 +64,14 @@ class HttpSender:
 
     def _connect(self, origin: Origin, until: float | None) -> socket.socket:
         scheme, host, port = origin
-        left = _left(until)
-        limit = CONNECT_LIMIT if left is None else min(left, CONNECT_LIMIT)
         try:
+            left = _left(until)
+            limit = CONNECT_LIMIT if left is None else min(left, CONNECT_LIMIT)
             sock = socket.create_connection((host, port), limit)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return tls().wrap_socket(sock, server_hostname=host) if scheme == "https" else sock
         except TimeoutError:
-            raise DeadlineExceededError(f"no connection to {host}:{port} within {limit:.1f} s") from None
+            raise DeadlineExceededError(f"no connection to {host}:{port} came about in time") from None
         except OSError as error:
             raise unreachable(origin, error) from None
 
