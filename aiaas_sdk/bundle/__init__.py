@@ -1,0 +1,29 @@
+"""The model on disk: manifest, weights, digests, signature, versions and aliases. Imports no torch."""
+
+from aiaas_sdk.bundle.files import MANIFEST, SIGNATURE, digest_of
+from aiaas_sdk.bundle.manifest import Architecture, Manifest, Tensor
+from aiaas_sdk.bundle.reading import WEIGHTS, Bundle, peek, read
+from aiaas_sdk.bundle.signing import SigningKey, Trust, own_key
+from aiaas_sdk.bundle.store import Located, locate, repository, set_alias, versions, write
+
+__all__ = [
+    "MANIFEST",
+    "SIGNATURE",
+    "WEIGHTS",
+    "Architecture",
+    "Bundle",
+    "Located",
+    "Manifest",
+    "SigningKey",
+    "Tensor",
+    "Trust",
+    "digest_of",
+    "locate",
+    "own_key",
+    "peek",
+    "read",
+    "repository",
+    "set_alias",
+    "versions",
+    "write",
+]
