@@ -31,10 +31,11 @@ def read_file(folder: Path, name: str, limit: int | None = None) -> bytearray:
         raise BundleError(f"{path} is missing") from None
     except OSError as error:
         raise UnsafeBundleError(f"{path} can't be opened as a plain file: {error.strerror}") from None
+    facts = os.fstat(handle)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(handle)
+        raise UnsafeBundleError(f"{path} is no plain file")
     with os.fdopen(handle, "rb", buffering=0) as file:
-        facts = os.fstat(file.fileno())
-        if not stat.S_ISREG(facts.st_mode):
-            raise UnsafeBundleError(f"{path} is no plain file")
         if limit is not None and facts.st_size > limit:
             raise BundleError(f"{path} is larger than {limit} bytes")
         return _read(file, facts.st_size, path)
