@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 from aiaas_sdk._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from aiaas_sdk.api import create as create
     from aiaas_sdk.api import load as load
     from aiaas_sdk.api import load_async as load_async
+    from aiaas_sdk.api import save as save
+    from aiaas_sdk.architectures import architecture as architecture
     from aiaas_sdk.errors import *  # noqa: F403
     from aiaas_sdk.model import AsyncModel as AsyncModel
     from aiaas_sdk.model import Model as Model
@@ -30,7 +33,8 @@ if TYPE_CHECKING:
     from aiaas_sdk.registry import available_backends as available_backends
 
 _HOMES = {
-    "api": ("load", "load_async"),
+    "api": ("create", "load", "load_async", "save"),
+    "architectures": ("architecture",),
     "model": ("AsyncModel", "Model"),
     "records.model": ("BackendInfo", "ModelInfo", "Stats", "TensorSpec", "Timing", "Usage"),
     "records.options": ("Options",),

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from os import PathLike
-from typing import Any, Unpack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
 
 from aiaas_sdk.address import Address, parse
+from aiaas_sdk.bundle import versions
 from aiaas_sdk.engine import Engine
-from aiaas_sdk.errors import AddressError, ConfigError
+from aiaas_sdk.errors import AddressError, BackendNotInstalledError, BundleError, ConfigError, UnsupportedOperationError
 from aiaas_sdk.flow import AsyncSender, Sender
 from aiaas_sdk.model import AsyncModel, Model
 from aiaas_sdk.policies import around_request
 from aiaas_sdk.records.options import ENGINE_OPTIONS, OPTION_NAMES, Options
 from aiaas_sdk.registry import backend_class
 
-__all__ = ["load", "load_async"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["create", "load", "load_async", "save"]
 
 
 def load(address: str | PathLike[str], **options: Unpack[Options]) -> Model[Any, Any]:
@@ -71,3 +77,104 @@ def _async_sender() -> AsyncSender:
     from aiaas_sdk.transport import AsyncHttpSender
 
     return AsyncHttpSender()
+
+
+# ---------------------------------------------------------------- bundles
+def save(
+    module: torch.nn.Module,
+    path: str | PathLike[str],
+    *,
+    example: Any,
+    name: str | None = None,
+    version: int | None = None,
+    labels: Sequence[str] | None = None,
+    architecture: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> str:
+    """Write a module as the next version of the bundle at `path`, and give its address: `torch:<path>@<version>`.
+
+    The signature is found by running the module: input names are those of forward's parameters, the first axis
+    is free (-1) where the module takes any number of rows, and so are other axes of which it takes any size. What
+    was written is loaded again and compared with the module before it is there.
+
+    A module of a registered class is saved as its name and arguments; any other as an exported program, signed
+    with your own key, which is made at the first save.
+
+    Args:
+        module: in any mode and on any device; it isn't changed. A program is saved from the CPU.
+        path: the bundle's folder; its last part is the name.
+        example: an array, or a mapping from parameter of forward to array: one row is enough.
+        name: another name than the folder's.
+        version: a number that isn't there yet; None takes the next one.
+        labels: the class names, in the order of the scores.
+        architecture: the registered name of the module's class; None finds it by the class.
+        config: the arguments of the class; None takes the module's attribute `config`, or none.
+        metadata: anything plain that `info().metadata` should show.
+
+    Raises:
+        InputError: the module doesn't run on the example. BundleError: it can't be saved, or the disk refused.
+    """
+    saving = _saving()
+    located = saving(
+        module,
+        Path(path),
+        example=example,
+        name=name,
+        version=version,
+        labels=labels,
+        architecture=architecture,
+        config=config,
+        metadata=metadata,
+    )
+    return f"torch:{os.fspath(path)}@{located.version}"
+
+
+def _saving() -> Callable[..., Any]:
+    try:
+        from aiaas_sdk.backends.torch.saving import save as saving
+    except ModuleNotFoundError as error:
+        raise BackendNotInstalledError(
+            f"saving needs the package {error.name}", hint='Install it: pip install "aiaas-sdk[torch]"'
+        ) from None
+    return saving
+
+
+def create(  # type: ignore[misc]  # its `architecture` is a name, that of the options a class; a name wins
+    address: str,
+    *,
+    architecture: str,
+    config: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, tuple[str, Sequence[int]]] | None = None,
+    labels: Sequence[str] | None = None,
+    tokenizer: str | None = None,
+    seed: int | None = None,
+    **options: Unpack[Options],
+) -> Model[Any, Any]:
+    """An untrained model of a registered architecture, saved as version 1.
+
+    Args:
+        address: `torch:PATH`, where no model is yet.
+        architecture: a registered name, such as "cnn" or "mlp".
+        config: arguments of its class; they go before what `inputs` and `labels` say.
+        inputs: name -> (datatype, shape), with -1 for the rows; not needed where the class's own defaults do.
+        labels: the class names.
+        tokenizer: of a language model.
+        seed: makes the first weights the same each time.
+
+    Raises:
+        BundleError: there is a model already. ConfigError: the architecture doesn't take these arguments.
+    """
+    if tokenizer is not None:
+        raise UnsupportedOperationError("tokenizers aren't available in this version", hint="Leave tokenizer= out")
+    where = parse(address)
+    if where.scheme != "torch" or where.version is not None:
+        raise AddressError(f"create writes a new bundle, and {address} isn't one", hint="Give torch:PATH")
+    if found := versions(Path(where.target)):
+        raise BundleError(f"{where.target} has version {found[-1]} already", hint="Load it, or choose another path")
+    _saving()  # says which extra is missing
+    from aiaas_sdk.backends.torch.creating import untrained
+
+    module, example = untrained(architecture, config=config, inputs=inputs, labels=labels, seed=seed)
+    written = save(module, where.target, example=example, labels=labels, architecture=architecture)
+    return load(written, **options)

@@ -1,0 +1,181 @@
+"""The backend of `torch:` addresses."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from aiaas_sdk import bundle
+from aiaas_sdk.backends.base import LocalBackend
+from aiaas_sdk.errors import AddressError, ConfigError, UnsupportedOperationError
+from aiaas_sdk.records.model import ModelInfo
+from aiaas_sdk.tensors import Tensor, datatype_of, storage
+
+if TYPE_CHECKING:
+    import torch
+
+_DEVICE = re.compile(r"cpu|cuda(:\d+)?|mps")
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+class TorchBackend(LocalBackend):
+    """One version of a bundle, opened once: on its device, in eval mode, under `torch.inference_mode`."""
+
+    scheme = "torch"
+    options_taken: ClassVar[frozenset[str]] = frozenset(("device", "dtype", "verify", "architecture"))
+
+    def prepare(self) -> None:
+        if not self.address.target:
+            raise AddressError(f"{self.address} names no folder", hint="Write torch:PATH or torch:PATH@VERSION")
+        device, dtype = self.options.get("device"), self.options.get("dtype")
+        if device is not None and not _DEVICE.fullmatch(device):
+            raise ConfigError(f"device is {device!r}", hint='Give "cpu", "cuda", "cuda:1" or "mps"')
+        if dtype is not None and dtype not in DTYPES:
+            raise ConfigError(f"dtype is {dtype!r}", hint=f"One of {', '.join(DTYPES)}")
+        self._located = bundle.locate(Path(self.address.target), self.address.version)
+        self._manifest = bundle.peek(self._located)
+        if dtype and self._manifest.program and "architecture" not in self.options and dtype != self._manifest.dtype:
+            raise UnsupportedOperationError(
+                f"{self.address} was saved as a program, whose dtype is {self._manifest.dtype}",
+                hint="Leave dtype= out, or give the class: load(..., architecture=...)",
+            )
+
+    # ------------------------------------------------------------ opening
+    def open(self) -> ModelInfo:
+        import torch
+
+        device = self._device()
+        self._inference = torch.inference_mode
+        self._to = None if device.type == "cpu" else device
+        cls = self.options.get("architecture")
+        trust = bundle.Trust.of(self.options.get("verify", True))
+        found = bundle.read(self._located, trust, program=cls is None)
+        manifest = found.manifest
+        where = f"{manifest.name}@{manifest.version}"
+        self._forward = self._built(found, device, where)
+        self._inputs = [tensor.name for tensor in manifest.inputs]
+        self._outputs = {tensor.name: tensor.datatype for tensor in manifest.outputs}
+        dtype = self.options.get("dtype") or manifest.dtype
+        self._cast = getattr(torch, dtype) if self.options.get("dtype") not in (None, manifest.dtype) else None
+        return ModelInfo(
+            name=manifest.name,
+            version=manifest.version,
+            versions=self._located.versions,
+            inputs=tuple(tensor.spec() for tensor in manifest.inputs),
+            outputs=tuple(tensor.spec() for tensor in manifest.outputs),
+            verbs=self.verbs(),
+            labels=None if manifest.labels is None else tuple(manifest.labels),
+            platform="pytorch_module" if found.program is None else "pytorch_exported",
+            device=str(device),
+            metadata={
+                **manifest.metadata,
+                "digest": found.digest,
+                "dtype": dtype,
+                "precision": _precision(torch, device),
+                "created": manifest.created,
+                "lineage": dict(manifest.lineage),
+                **({"architecture": manifest.architecture.name} if manifest.architecture else {}),
+            },
+        )
+
+    def _device(self) -> torch.device:
+        import torch
+
+        device = torch.device(self.options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if device.type == "cuda":
+            if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
+                raise ConfigError(f"device is {device}, and this machine has no such GPU", hint='Give device="cpu"')
+            device = torch.device("cuda", device.index or 0)
+        if device.type == "mps" and not torch.backends.mps.is_available():
+            raise ConfigError("device is mps, and this machine has none", hint='Give device="cpu"')
+        return device
+
+    def _built(self, found: bundle.Bundle, device: torch.device, where: str) -> Callable[..., Any]:
+        from aiaas_sdk.backends.torch import programs, rebuilding, weights
+
+        state = weights.from_bytes(found.weights)
+        manifest = found.manifest
+        if found.program is not None:
+            program = programs.restore(found.program, state, where)
+            if device.type != "cpu":
+                from torch.export.passes import move_to_device_pass
+
+                program = move_to_device_pass(program, device)
+            return programs.flat(program)
+        from aiaas_sdk.architectures import class_of
+
+        cls = self.options.get("architecture") or class_of(manifest.architecture.name if manifest.architecture else "")
+        config = manifest.architecture.config if manifest.architecture else {}
+        dtype = "" if "+" in manifest.dtype else manifest.dtype
+        module = rebuilding.rebuild(cls, config, state, dtype, where).requires_grad_(False).to(device)
+        if wanted := self.options.get("dtype"):
+            module = module.to(getattr(sys.modules["torch"], wanted))
+        return _Eager(module, [tensor.name for tensor in manifest.inputs], [t.name for t in manifest.outputs])
+
+    # ------------------------------------------------------------ predict
+    def predict(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, Tensor]:
+        with self._inference():
+            given = [self._ready(inputs[name]) for name in self._inputs]
+            answer = dict(zip(self._outputs, self._forward(*given), strict=True))
+            return {name: self._given(name, answer[name]) for name in outputs or answer}
+
+    def _ready(self, tensor: Tensor) -> torch.Tensor:
+        loaded: Any = sys.modules["torch"]
+        value: Any = tensor.array
+        if not isinstance(value, loaded.Tensor):
+            value = _from_numpy(loaded, tensor)
+        if self._to is not None or value.device.type != "cpu":
+            value = value.to(self._to or "cpu", non_blocking=False)
+        if self._cast is not None and value.is_floating_point():
+            value = value.to(self._cast)
+        return value  # type: ignore[no-any-return]
+
+    def _given(self, name: str, value: torch.Tensor) -> Tensor:
+        datatype = self._outputs[name]
+        if self._cast is not None and value.is_floating_point() and datatype_of(value) != datatype:
+            value = value.to(getattr(sys.modules["torch"], _TORCH[datatype]))
+        return Tensor(datatype, value)
+
+    def close(self) -> None:
+        super().close()
+        self.__dict__.pop("_forward", None)
+
+
+_TORCH = {"FP16": "float16", "BF16": "bfloat16", "FP32": "float32", "FP64": "float64"}
+
+
+class _Eager:
+    """A module called with tensors in the signature's order, answering with them in the signature's order."""
+
+    def __init__(self, module: torch.nn.Module, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        from aiaas_sdk.backends.torch.probing import flat_outputs
+        from aiaas_sdk.backends.torch.programs import call
+
+        self._module, self._inputs, self._outputs = module, inputs, outputs
+        self._call, self._flat = call, flat_outputs
+
+    def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+        found = self._flat(self._call(self._module, self._inputs, tensors))
+        if len(self._outputs) == 1 and len(found) == 1:
+            return list(found.values())
+        return [found[name] for name in self._outputs]
+
+
+def _from_numpy(torch: Any, tensor: Tensor) -> torch.Tensor:
+    array = storage(tensor)
+    if not array.flags.writeable:  # torch has no read-only tensors, and a module may write into its input
+        array = array.copy()
+    if tensor.datatype == "BF16":
+        return torch.from_numpy(array.view("int16")).view(torch.bfloat16)  # type: ignore[no-any-return]
+    return torch.from_numpy(array)  # type: ignore[no-any-return]
+
+
+def _precision(torch: Any, device: torch.device) -> Mapping[str, Any]:
+    """The switches that make equal weights give other numbers."""
+    found = {"float32_matmul": torch.get_float32_matmul_precision()}
+    if device.type == "cuda":
+        found |= {"cudnn_allow_tf32": torch.backends.cudnn.allow_tf32, "gpu": torch.cuda.get_device_name(device)}
+    return found

@@ -1,0 +1,138 @@
+"""A module as an exported program: made without its weights, which travel as safetensors, and run flat.
+
+An exported program is code: `torch.export.load` unpickles. Only bytes that a trusted key signed come here.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
+from torch.fx.graph import CodeGen
+
+from aiaas_sdk.backends.torch.probing import Probed, flat_outputs
+from aiaas_sdk.errors import BundleError
+
+__all__ = ["PROGRAM", "call", "export", "flat", "restore", "to_bytes"]
+
+PROGRAM = "program.pt2"
+PREFIX = "module."
+"""Of the weights' names inside of a program."""
+Flat = Callable[..., Sequence[torch.Tensor]]
+
+
+class _Plain(torch.nn.Module):
+    """A module that takes tensors in order and gives a tuple of them, whatever it wraps."""
+
+    def __init__(self, module: torch.nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.module, self._names = module, names
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(flat_outputs(call(self.module, self._names, tensors)).values())
+
+
+def call(module: torch.nn.Module, names: Sequence[str], tensors: Sequence[torch.Tensor]) -> Any:
+    """The module's answer: one tensor goes by position, several go by name."""
+    return module(*tensors) if len(tensors) == 1 else module(**dict(zip(names, tensors, strict=True)))
+
+
+def export(module: torch.nn.Module, probed: Probed) -> torch.export.ExportedProgram:
+    """The program, with the free axes left free where export allows it (`probed.free` is cut to what it allowed).
+
+    Raises:
+        BundleError: the module can't be exported.
+    """
+    auto, fixed = torch.export.Dim.AUTO, torch.export.Dim.STATIC
+    dims = tuple(
+        {axis: auto if (name, axis) in probed.free else fixed for axis in range(tensor.ndim)}
+        for name, tensor in probed.example.items()
+    )
+    tensors = tuple(probed.example.values())
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what export says of its own insides
+            program = torch.export.export(_Plain(module, list(probed.example)), tensors, dynamic_shapes=(dims,))
+    except Exception as error:
+        first = (str(error).strip().splitlines() or ["no message"])[0][:300]
+        raise BundleError(
+            f"{type(module).__name__} can't be saved as a program: torch.export says {first}",
+            hint='Register its class with @aiaas.architecture("name") and give save(..., config={...})',
+        ) from error
+    _cut(program, probed)
+    return program
+
+
+def _cut(program: torch.export.ExportedProgram, probed: Probed) -> None:
+    """Export fixes an axis when the code depends on its size (the time axis of an LSTM, say)."""
+    placeholders = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    values = [placeholders[name] for name in program.graph_signature.user_inputs if isinstance(name, str)]
+    for (name, tensor), value in zip(probed.example.items(), values, strict=True):
+        for axis in range(tensor.ndim):
+            if is_concrete_int(value.shape[axis]):
+                probed.free.discard((name, axis))
+    outputs = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    for name, source in zip(probed.outputs, program.graph_signature.user_outputs, strict=True):
+        value = outputs[source] if isinstance(source, str) else None
+        for axis in range(len(probed.shapes[name][1])):
+            if value is not None and is_concrete_int(value.shape[axis]):
+                probed.free_outputs.discard((name, axis))
+
+
+def to_bytes(program: torch.export.ExportedProgram) -> bytes:
+    """The program without its weights. The program can't be used any more after this."""
+    for name, value in list(program.state_dict.items()):
+        program.state_dict[name] = _like(value, torch.empty(0, dtype=value.dtype))
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def restore(data: bytes | bytearray, state: Mapping[str, torch.Tensor], where: str) -> torch.export.ExportedProgram:
+    """The program of signed bytes, with its weights.
+
+    Raises:
+        BundleError: it can't be read (another version of torch wrote it, say), or the weights aren't its own.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.load(io.BytesIO(data))
+    except Exception as error:
+        raise BundleError(
+            f"{where}: its program can't be read by torch {torch.__version__} ({type(error).__name__})",
+            hint="Save the model again with this version of torch, or load the class: load(..., architecture=...)",
+        ) from error
+    for key, value in list(program.state_dict.items()):
+        name = key.removeprefix(PREFIX)
+        if name not in state or state[name].dtype != value.dtype:
+            raise BundleError(f"{where}: the weights lack {name!r} as {value.dtype}, which the program needs")
+        program.state_dict[key] = _like(value, state[name])
+    return program
+
+
+def _like(value: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
+    return torch.nn.Parameter(data, requires_grad=False) if isinstance(value, torch.nn.Parameter) else data
+
+
+def flat(program: torch.export.ExportedProgram) -> Flat:
+    """The program as a function from its tensors, in order, to a tuple.
+
+    torch's own wrapper packs and unpacks Python structures and checks shapes at every call, which costs a small
+    model half its time; shapes have been checked against the signature here.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module: Any = program.module(check_guards=False)
+    module.graph.set_codegen(CodeGen())
+    module.recompile()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    forward: Flat = module.forward
+    return forward
