@@ -2,69 +2,142 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from aiaas_sdk.address import Address, parse
 from aiaas_sdk.bundle import versions
 from aiaas_sdk.engine import Engine
-from aiaas_sdk.errors import AddressError, BackendNotInstalledError, BundleError, ConfigError, UnsupportedOperationError
+from aiaas_sdk.errors import (
+    AddressError,
+    BackendNotInstalledError,
+    BundleError,
+    ModelNotFoundError,
+    PluginLoadError,
+    UnsupportedOperationError,
+)
+from aiaas_sdk.finding import Found, Member, Where, find
 from aiaas_sdk.flow import AsyncSender, Sender
 from aiaas_sdk.model import AsyncModel, Model
 from aiaas_sdk.policies import around_request
-from aiaas_sdk.records.options import ENGINE_OPTIONS, OPTION_NAMES, Options
+from aiaas_sdk.records.options import ENGINE_OPTIONS, Options
+from aiaas_sdk.records.prediction import Prediction
 from aiaas_sdk.registry import backend_class
 
 if TYPE_CHECKING:
     import torch
 
+    from aiaas_sdk.schema import Schema
+
 __all__ = ["create", "load", "load_async", "save"]
 
+In = TypeVar("In")
+Out = TypeVar("Out")
 
-def load(address: str | PathLike[str], **options: Unpack[Options]) -> Model[Any, Any]:
+
+@overload
+def load(address: Where, *, input: type[In], output: type[Out], **options: Unpack[Options]) -> Model[In, Out]: ...
+@overload
+def load(address: Where, *, input: type[In], **options: Unpack[Options]) -> Model[In, Prediction]: ...
+@overload
+def load(address: Where, *, output: type[Out], **options: Unpack[Options]) -> Model[Any, Out]: ...
+@overload
+def load(address: Where, **options: Unpack[Options]) -> Model[Any, Any]: ...
+def load(
+    address: Where, *, input: type[Any] | None = None, output: type[Any] | None = None, **options: Unpack[Options]
+) -> Model[Any, Any]:
     """A model from its address. No network and no weights are touched until it is opened.
+
+    Args:
+        address: `scheme:target[@version]`, a path of a bundle, or a name that aiaas.toml or the environment
+            knows. A list of addresses is a route: the first that can serve answers.
+        input, output: pydantic models: `predict` and `map` then take and give records of them.
+        options: see `Options`; what isn't given comes from the settings.
 
     Raises:
         AddressError, ConfigError: the address or an option is wrong.
+        ModelNotFoundError: there is no such bundle.
         BackendNotInstalledError, PluginLoadError: nothing usable serves the scheme.
+        UnsupportedOperationError: the backend has no use for an option.
     """
-    return Model(_engine(parse(address), options), options, around_request, partial(_again, load, address))
+    found = find(address, options)
+    again = partial(_again, load, address, input, output)
+    return Model(_engine(found), found.options, around_request, again, _schema(input, output))
 
 
-def load_async(address: str | PathLike[str], **options: Unpack[Options]) -> AsyncModel[Any, Any]:
+@overload
+def load_async(
+    address: Where, *, input: type[In], output: type[Out], **options: Unpack[Options]
+) -> AsyncModel[In, Out]: ...
+@overload
+def load_async(address: Where, *, input: type[In], **options: Unpack[Options]) -> AsyncModel[In, Prediction]: ...
+@overload
+def load_async(address: Where, *, output: type[Out], **options: Unpack[Options]) -> AsyncModel[Any, Out]: ...
+@overload
+def load_async(address: Where, **options: Unpack[Options]) -> AsyncModel[Any, Any]: ...
+def load_async(
+    address: Where, *, input: type[Any] | None = None, output: type[Any] | None = None, **options: Unpack[Options]
+) -> AsyncModel[Any, Any]:
     """The awaited twin of `load`: `async with load_async(address) as model`, or use it at once."""
-    engine = _engine(parse(address), options)
-    return AsyncModel(engine, options, around_request, partial(_again, load_async, address))
+    found = find(address, options)
+    again = partial(_again, load_async, address, input, output)
+    return AsyncModel(_engine(found), found.options, around_request, again, _schema(input, output))
 
 
-def _again(door: Callable[..., Any], address: str | PathLike[str], options: Mapping[str, Any]) -> Any:
-    return door(address, **options)
+def _again(
+    door: Callable[..., Any], address: Where, input: type[Any] | None, output: type[Any] | None, options: Any
+) -> Any:
+    return door(address, input=input, output=output, **options)
 
 
-def _engine(address: Address, options: Mapping[str, Any]) -> Engine:
-    _check_options(options)
-    if address.scheme == "name":
-        raise AddressError(f"{address.text!r} is a bare name, and no settings name it", hint="Give scheme:target")
-    cls = backend_class(address.scheme, str(address))
-    given = {name: value for name, value in options.items() if name in ENGINE_OPTIONS}
-    backend = cls(address, given)
+def _schema(input: type[Any] | None, output: type[Any] | None) -> Schema | None:
+    if input is None and output is None:
+        return None
+    from aiaas_sdk.schema import Schema
+
+    return Schema(input, output)
+
+
+def _engine(found: Found) -> Engine:
+    return Engine(_routed(found) if found.route else _backend(found.members[0]), _sender, _async_sender)
+
+
+def _backend(member: Member) -> Any:
+    """The backend of one address, checked as far as that goes without network and weights."""
+    cls = backend_class(member.address.scheme, str(member.address))
+    taken = cls.options_taken | {"concurrency"}
+    for name in sorted(ENGINE_OPTIONS & member.asked - taken):
+        raise UnsupportedOperationError(
+            f"{member.address} (backend {cls.scheme}) has no use for the option {name!r}",
+            hint=f"It takes {', '.join(sorted(taken))} and what concerns calls",
+        )
+    backend = cls(member.address, {name: value for name, value in member.options.items() if name in taken})
     backend.prepare()
-    return Engine(backend, _sender, _async_sender)
+    return backend
 
 
-def _check_options(options: Mapping[str, Any]) -> None:
-    for name in options:
-        if name not in OPTION_NAMES:
-            near = difflib.get_close_matches(name, OPTION_NAMES, 1)
-            raise ConfigError(f"unknown option {name!r}", hint=f"Did you mean {near[0]!r}" if near else None)
-    concurrency = options.get("concurrency", 1)
-    if not isinstance(concurrency, int) or concurrency < 1:
-        raise ConfigError(f"concurrency is {concurrency!r}", hint="Give a whole number from 1 on")
+def _routed(found: Found) -> Any:
+    """A route of the members that can be loaded; an address or option that is wrong is told all the same."""
+    members, failures = [], []
+    for member in found.members:
+        try:
+            # an option may concern some members only (`device`, say)
+            members.append(_backend(replace(member, asked=frozenset())))
+        except (BackendNotInstalledError, PluginLoadError, BundleError, ModelNotFoundError) as error:
+            failures.append(error)
+    if not members:
+        if len(failures) > 1:
+            told = "; ".join(error.message for error in failures[:-1])
+            failures[-1].hint = f"Nothing of the route can be loaded; before it, {told}"
+        raise failures[-1]
+    backend = backend_class("route", found.text)(Address("route", found.text, None, found.text), {}, members)
+    backend.prepare()
+    return backend
 
 
 def _sender() -> Sender:

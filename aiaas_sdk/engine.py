@@ -22,6 +22,7 @@ class Serving(Protocol):
 
     scheme: str
     address: Any
+    parallel: int
 
     def opening(self, call: Call) -> Flow[ModelInfo]: ...
     def readiness(self, call: Call) -> Flow[bool]: ...

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
+import asyncio
+import copy
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, Self, TypeVar, Unpack
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 
 from aiaas_sdk.engine import Engine
 from aiaas_sdk.errors import (
@@ -18,18 +22,27 @@ from aiaas_sdk.errors import (
     ProtocolError,
 )
 from aiaas_sdk.flow import Flow, adrive, drive
+from aiaas_sdk.mapping import OF_A_ROW, Chunk, OnError, Outcome, Progress, check, chunks, given, length
+from aiaas_sdk.records.arrays import Arrays
 from aiaas_sdk.records.call import Call
-from aiaas_sdk.records.language import Embeddings, Generation, Prompt, Sampling
+from aiaas_sdk.records.language import AsyncStream, Embeddings, Generation, Prompt, Sampling, Stream
 from aiaas_sdk.records.model import ModelInfo, Stats, TensorSpec, Timing, Usage
 from aiaas_sdk.records.options import ENGINE_OPTIONS, UNSET, Options, Unset
 from aiaas_sdk.records.prediction import Prediction
-from aiaas_sdk.records.training import Explanation
+from aiaas_sdk.records.training import Explanation, Training, TrainingRun
 from aiaas_sdk.tensors import Kind, Tensor, datatype_of, matches, take
+
+if TYPE_CHECKING:
+    import torch
+    from pydantic import BaseModel
+
+    from aiaas_sdk.schema import Bound, Schema
 
 __all__ = ["AsyncModel", "Model"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+Record = TypeVar("Record", bound="BaseModel")
 POLL = 0.2
 """Seconds between two looks of `wait_ready`."""
 
@@ -43,8 +56,10 @@ class _Verbs:
         options: Mapping[str, Any],
         around: Callable[[Mapping[str, Any]], Any],
         reload: Callable[[Mapping[str, Any]], Any],
+        schema: Schema | None = None,
     ) -> None:
         self._engine, self._options = engine.lease(), dict(options)
+        self._schema, self._bound = schema, None
         self._around, self._policies, self._reload = around, around(options), reload
         self._lease = weakref.finalize(self, engine.release)
 
@@ -81,7 +96,7 @@ class _Verbs:
         merged = {**self._options, **options}
         if ENGINE_OPTIONS & options.keys():
             return self._reload(merged)
-        return type(self)(self._engine, merged, self._around, self._reload)
+        return type(self)(self._engine, merged, self._around, self._reload, self._schema)
 
     # ------------------------------------------------------------ predict
     def _predict(
@@ -92,7 +107,7 @@ class _Verbs:
         try:
             info = self._engine.info
             assert info is not None  # the face has opened it
-            named = _named(inputs, info)
+            named = given(inputs, info)
             kind = Kind.of(named.values())
             tensors = {spec.name: take(named[spec.name], spec, where=info.name) for spec in _specs(named, info)}
             rows = next((t.shape[0] for t in tensors.values() if t.shape), 0)
@@ -127,6 +142,83 @@ class _Verbs:
                 seconds=time.perf_counter() - begun,
             )
 
+    # ------------------------------------------------------------ records
+    def _records(self) -> Bound | None:
+        """The records of this model, checked against its signature once; None where it was loaded without."""
+        if self._schema is not None and self._bound is None:
+            assert self._engine.info is not None
+            self._bound = self._schema.bind(self._engine.info)
+        return self._bound
+
+    def _answered(self, inputs: Any, outputs: Sequence[str] | None, seconds: float | None) -> Flow[Any]:
+        """`predict`, for arrays or records."""
+        bound = self._records()
+        if bound is None:
+            return (yield from self._predict(self._call("predict"), inputs, outputs, seconds))
+        one = not isinstance(inputs, list | tuple)
+        records = [inputs] if one else list(inputs)
+        if not bound.takes(records):
+            answer = yield from self._predict(self._call("predict"), inputs, outputs, seconds)
+            rows = answer.usage.rows if bound.batched else 1
+            return bound.decode(answer, rows) if bound.gives else answer
+        if not records:
+            return []
+        found: list[Any] = []
+        for group in [records] if bound.batched else [[record] for record in records]:
+            answer = yield from self._predict(self._call("predict"), bound.encode(group), None, seconds)
+            found += bound.decode(answer, len(group)) if bound.gives else [answer]
+        return found[0] if one or (not bound.gives and bound.batched) else found
+
+    def _encoder(self, info: ModelInfo) -> Callable[[Any], Any]:
+        bound = self._records()
+
+        def encode(row: Any) -> Any:
+            if bound is None or not bound.takes([row]):
+                return row
+            return {name: array[0] for name, array in bound.encode([row]).items()}
+
+        return encode
+
+    def _decoded(self, outcome: Outcome) -> Outcome:
+        row, answer = outcome
+        bound = self._records()
+        if bound is None or not bound.gives or not isinstance(answer, Prediction):
+            return outcome
+        try:
+            return row, bound.decode({name: array[None] for name, array in answer.items()}, 1)[0]
+        except AiaasError as error:
+            error.row = row
+            return row, error
+
+    # ------------------------------------------------------------ map
+    def _lanes(
+        self, info: ModelInfo, batch_size: int | None, concurrency: int | None, on_error: str, checkpoint: Any
+    ) -> tuple[int | None, int]:
+        """Rows in a batch and calls in flight, checked."""
+        check(info, batch_size, concurrency, on_error, checkpoint)
+        lanes = concurrency or self._options.get("concurrency") or self._engine.backend.parallel
+        return batch_size or self._options.get("batch_size"), int(lanes)
+
+    def _chunk(self, chunk: Chunk, seconds: float | None) -> Flow[list[Outcome]]:
+        """The outcome of each row. A batch that fails for what may be one row's fault is asked row by row."""
+        if chunk.failure is not None:
+            return _failed(chunk, chunk.failure)
+        try:
+            answer = yield from self._predict(self._call("predict"), chunk.inputs, None, seconds)
+            return [(row, answer.row(place)) for place, row in enumerate(chunk.rows)]
+        except AiaasError as error:
+            if len(chunk.rows) == 1 or not isinstance(error, OF_A_ROW):
+                return _failed(chunk, error)
+        outcomes: list[Outcome] = []
+        for place, row in enumerate(chunk.rows):
+            try:
+                answer = yield from self._predict(self._call("predict"), chunk.single(place), None, seconds)
+                outcomes.append((row, answer.row(0)))
+            except AiaasError as error:
+                error.row = row
+                outcomes.append((row, error))
+        return outcomes
+
     def _located(self, error: AiaasError, call: Call, begun: float, seconds: float | None) -> AiaasError:
         return error.locate(
             address=str(self._engine.backend.address),
@@ -137,22 +229,22 @@ class _Verbs:
         )
 
 
-def _named(inputs: Any, info: ModelInfo) -> Mapping[str, Any]:
-    names = [spec.name for spec in info.inputs]
-    if not isinstance(inputs, Mapping):
-        if len(names) > 1:
-            raise InputError(f"{info.name} has {len(names)} inputs: {', '.join(names)}", hint="Give {NAME: array, ...}")
-        return {names[0] if names else "input": inputs}
-    unknown = [name for name in inputs if names and name not in names]
-    missing = [name for name in names if name not in inputs]
-    if unknown or missing:
-        near = difflib.get_close_matches(str(unknown[0]), names, 1) if unknown else []
-        what = f"unknown input {unknown[0]!r}" if unknown else f"input {missing[0]!r} is missing"
-        raise InputError(
-            f"{info.name}: {what}; its inputs are {', '.join(names)}",
-            hint=f"Did you mean {near[0]!r}" if near else None,
-        )
-    return inputs
+def _failed(chunk: Chunk, error: AiaasError) -> list[Outcome]:
+    """The failure of a whole batch, as each of its rows' own."""
+    outcomes: list[Outcome] = []
+    for row in chunk.rows:
+        own = error if len(chunk.rows) == 1 else copy.copy(error)
+        own.row, own.__cause__ = row, error.__cause__
+        outcomes.append((row, own))
+    return outcomes
+
+
+def _wished(outcomes: Iterable[Outcome], on_error: str) -> Iterator[Any]:
+    for _, outcome in outcomes:
+        if not isinstance(outcome, AiaasError) or on_error == "return":
+            yield outcome
+        elif on_error == "raise":
+            raise outcome
 
 
 def _specs(named: Mapping[str, Any], info: ModelInfo) -> Sequence[TensorSpec]:
@@ -201,14 +293,24 @@ class Model(_Verbs, Generic[In, Out]):
     across threads. After `close` every verb raises ClosedError.
     """
 
+    # A list of records and a list of numbers look alike to a type checker where In is Any; arrays win.
+    @overload
+    def predict(  # type: ignore[overload-overlap]
+        self, inputs: Arrays, *, outputs: Sequence[str] | None = None, timeout: float | Unset | None = ...
+    ) -> Prediction: ...
+    @overload
+    def predict(self, inputs: In, *, timeout: float | Unset | None = ...) -> Out: ...
+    @overload
+    def predict(self, inputs: Sequence[In], *, timeout: float | Unset | None = ...) -> list[Out]: ...
     def predict(
         self, inputs: Any, *, outputs: Sequence[str] | None = None, timeout: float | Unset | None = UNSET
-    ) -> Prediction:
+    ) -> Any:
         """Run the model on a batch.
 
         Args:
             inputs: an array where the model has one input, else a mapping from input name to array. numpy,
-                torch, lists, and anything with `__array__` or `__dlpack__`.
+                torch, lists, and anything with `__array__` or `__dlpack__`. Where the model was loaded with
+                `input=`, a record or a list of records: the answer is a record, or a list of them.
             outputs: the outputs to give back; None for all.
             timeout: seconds for the whole call, None for no limit; not given: the model's own.
 
@@ -221,13 +323,90 @@ class Model(_Verbs, Generic[In, Out]):
         deadline = self._deadline(timeout)
         self._engine.open(self._call("open"), deadline)
         seconds = None if deadline is None else deadline - time.monotonic()
-        return drive(self._predict(self._call("predict"), inputs, outputs, seconds), self._engine.sender, deadline)
+        return drive(self._answered(inputs, outputs, seconds), self._engine.sender, deadline)
 
-    def generate(self, prompt: Prompt, **sampling: Unpack[Sampling]) -> Generation:
+    def map(
+        self,
+        rows: Iterable[Any],
+        *,
+        batch_size: int | None = None,
+        concurrency: int | None = None,
+        on_error: OnError = "raise",
+        progress: bool | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+    ) -> Iterator[Any]:
+        """Run the model on many rows, and give one answer a row, in order.
+
+        A row is an array without the batch axis, or a mapping from input name to one; `rows` any iterable of
+        them, an array, or a mapping from input name to columns. The rows are read as they are needed. The arrays
+        of an answer have no batch axis either. With `input=` records, rows and answers are records.
+
+        Args:
+            batch_size: rows in a call; None for the option of this name, or 32, and never more than the model takes.
+            concurrency: calls in flight; None for the option of this name, or 1 here and 4 for an endpoint.
+            on_error: "raise" the first error (`.row` is its index; earlier rows have been given), "return" it in
+                the row's place, or "skip" the row. When a batch fails for what one row may have caused, its rows
+                are asked one by one, and only the bad one fails.
+            progress: True writes rows done, rate and time left to stderr, if that is a terminal.
+            checkpoint: not available yet.
+
+        Raises:
+            UnsupportedOperationError: the first axis of this model's inputs isn't rows.
+        """
+        info = self.info()
+        size, lanes = self._lanes(info, batch_size, concurrency, on_error, checkpoint)
+        batches = chunks(rows, info, size, self._encoder(info))
+        return self._mapped(batches, lanes, on_error, Progress(length(rows)) if progress else None)
+
+    def _mapped(self, batches: Iterator[Chunk], lanes: int, on_error: str, progress: Progress | None) -> Iterator[Any]:
+        for outcomes in self._outcomes(batches, lanes):
+            if progress:
+                progress.add(len(outcomes))
+            yield from _wished(map(self._decoded, outcomes), on_error)
+        if progress:
+            progress.close()
+
+    def _outcomes(self, batches: Iterator[Chunk], lanes: int) -> Iterator[list[Outcome]]:
+        if lanes == 1:
+            yield from map(self._answer, batches)
+            return
+        pool = ThreadPoolExecutor(lanes, thread_name_prefix="aiaas-map")
+        flying: deque[Future[list[Outcome]]] = deque()
+        try:
+            for batch in batches:
+                flying.append(pool.submit(self._answer, batch))
+                if len(flying) == lanes:
+                    yield flying.popleft().result()
+            while flying:
+                yield flying.popleft().result()
+        finally:  # whoever stops early doesn't wait for what is in flight
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _answer(self, batch: Chunk) -> list[Outcome]:
+        self._check_open()
+        deadline = self._deadline(UNSET)
+        return drive(self._chunk(batch, self._options.get("timeout")), self._engine.sender, deadline)
+
+    @overload
+    def generate(
+        self, prompt: Prompt, *, tools: Sequence[Callable[..., Any]] = (), **sampling: Unpack[Sampling]
+    ) -> Generation: ...
+    @overload
+    def generate(self, prompt: Prompt, *, output: type[Record], **sampling: Unpack[Sampling]) -> Record: ...
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        tools: Sequence[Callable[..., Any]] = (),
+        output: Any = None,
+        **sampling: Unpack[Sampling],
+    ) -> Any:
         """Generate text. UnsupportedOperationError where the model can't."""
         raise self._unsupported("generate")
 
-    def stream(self, prompt: Prompt, **sampling: Unpack[Sampling]) -> Any:
+    def stream(
+        self, prompt: Prompt, *, tools: Sequence[Callable[..., Any]] = (), **sampling: Unpack[Sampling]
+    ) -> Stream:
         """Generate text piece by piece. UnsupportedOperationError where the model can't."""
         raise self._unsupported("stream")
 
@@ -251,6 +430,27 @@ class Model(_Verbs, Generic[In, Out]):
     ) -> Explanation:
         """Attributions of an answer to its inputs. UnsupportedOperationError where the model can't."""
         raise self._unsupported("explain")
+
+    def fit(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        optimizer: str | Callable[..., torch.optim.Optimizer] = "adam",
+        learning_rate: float | None = None,
+        loss: str | Callable[..., torch.Tensor] = "auto",
+        metrics: Sequence[str] = ("accuracy",),
+        validation: float | tuple[Any, Any] | None = None,
+        seed: int | None = None,
+        workers: int = 1,
+        resume: bool = False,
+        progress: bool | None = None,
+        **training: Unpack[Training],
+    ) -> TrainingRun:
+        """Train a copy of the model, here or as a job. UnsupportedOperationError where the model can't."""
+        raise self._unsupported("fit")
 
     def info(self) -> ModelInfo:
         """Name, version, signature, labels, verbs; opens the model."""
@@ -294,22 +494,88 @@ class Model(_Verbs, Generic[In, Out]):
 class AsyncModel(_Verbs, Generic[In, Out]):
     """The awaited twin of `Model`: the same names."""
 
+    @overload
+    async def predict(  # type: ignore[overload-overlap]
+        self, inputs: Arrays, *, outputs: Sequence[str] | None = None, timeout: float | Unset | None = ...
+    ) -> Prediction: ...
+    @overload
+    async def predict(self, inputs: In, *, timeout: float | Unset | None = ...) -> Out: ...
+    @overload
+    async def predict(self, inputs: Sequence[In], *, timeout: float | Unset | None = ...) -> list[Out]: ...
     async def predict(
         self, inputs: Any, *, outputs: Sequence[str] | None = None, timeout: float | Unset | None = UNSET
-    ) -> Prediction:
+    ) -> Any:
         """As `Model.predict`."""
         self._check_open()
         deadline = self._deadline(timeout)
         await self._engine.aopen(self._call("open"), deadline)
         seconds = None if deadline is None else deadline - time.monotonic()
-        flow = self._predict(self._call("predict"), inputs, outputs, seconds)
-        return await adrive(flow, self._engine.async_sender, deadline)
+        return await adrive(self._answered(inputs, outputs, seconds), self._engine.async_sender, deadline)
 
-    async def generate(self, prompt: Prompt, **sampling: Unpack[Sampling]) -> Generation:
+    async def map(
+        self,
+        rows: Iterable[Any],
+        *,
+        batch_size: int | None = None,
+        concurrency: int | None = None,
+        on_error: OnError = "raise",
+        progress: bool | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+    ) -> AsyncIterator[Any]:
+        """As `Model.map`: `async for answer in model.map(rows)`."""
+        info = await self.info()
+        size, lanes = self._lanes(info, batch_size, concurrency, on_error, checkpoint)
+        batches = chunks(rows, info, size, self._encoder(info))
+        shown = Progress(length(rows)) if progress else None
+        flying: deque[asyncio.Task[list[Outcome]]] = deque()
+        try:
+            for batch in batches:
+                flying.append(asyncio.ensure_future(self._answer(batch)))
+                if len(flying) == lanes:
+                    for answer in self._wished(await flying[0], on_error, shown):
+                        yield answer
+                    flying.popleft()
+            while flying:
+                for answer in self._wished(await flying[0], on_error, shown):
+                    yield answer
+                flying.popleft()
+        finally:
+            for task in flying:
+                task.cancel()
+            await asyncio.gather(*flying, return_exceptions=True)
+            if shown:
+                shown.close()
+
+    def _wished(self, outcomes: list[Outcome], on_error: str, shown: Progress | None) -> Iterator[Any]:
+        if shown:
+            shown.add(len(outcomes))
+        return _wished(map(self._decoded, outcomes), on_error)
+
+    async def _answer(self, batch: Chunk) -> list[Outcome]:
+        self._check_open()
+        deadline = self._deadline(UNSET)
+        return await adrive(self._chunk(batch, self._options.get("timeout")), self._engine.async_sender, deadline)
+
+    @overload
+    async def generate(
+        self, prompt: Prompt, *, tools: Sequence[Callable[..., Any]] = (), **sampling: Unpack[Sampling]
+    ) -> Generation: ...
+    @overload
+    async def generate(self, prompt: Prompt, *, output: type[Record], **sampling: Unpack[Sampling]) -> Record: ...
+    async def generate(
+        self,
+        prompt: Prompt,
+        *,
+        tools: Sequence[Callable[..., Any]] = (),
+        output: Any = None,
+        **sampling: Unpack[Sampling],
+    ) -> Any:
         """As `Model.generate`."""
         raise self._unsupported("generate")
 
-    def stream(self, prompt: Prompt, **sampling: Unpack[Sampling]) -> Any:
+    def stream(
+        self, prompt: Prompt, *, tools: Sequence[Callable[..., Any]] = (), **sampling: Unpack[Sampling]
+    ) -> AsyncStream:
         """As `Model.stream`."""
         raise self._unsupported("stream")
 
@@ -334,6 +600,27 @@ class AsyncModel(_Verbs, Generic[In, Out]):
         """As `Model.explain`."""
         raise self._unsupported("explain")
 
+    async def fit(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        optimizer: str | Callable[..., torch.optim.Optimizer] = "adam",
+        learning_rate: float | None = None,
+        loss: str | Callable[..., torch.Tensor] = "auto",
+        metrics: Sequence[str] = ("accuracy",),
+        validation: float | tuple[Any, Any] | None = None,
+        seed: int | None = None,
+        workers: int = 1,
+        resume: bool = False,
+        progress: bool | None = None,
+        **training: Unpack[Training],
+    ) -> TrainingRun:
+        """As `Model.fit`."""
+        raise self._unsupported("fit")
+
     async def info(self) -> ModelInfo:
         """As `Model.info`."""
         self._check_open()
@@ -347,8 +634,6 @@ class AsyncModel(_Verbs, Generic[In, Out]):
 
     async def wait_ready(self, timeout: float | None = None) -> None:
         """As `Model.wait_ready`."""
-        import asyncio
-
         end = None if timeout is None else time.monotonic() + timeout
         while not await self.ready():
             if end is not None and time.monotonic() + POLL > end:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
+import inspect
 import json
 import platform
 import socket
@@ -13,8 +15,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import aiaas_sdk as aiaas
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,6 +49,66 @@ def _isolated_environment(isolated: None) -> None:
 def anyio_backend() -> str:
     """Async tests run once, on asyncio, whatever else is installed."""
     return "asyncio"
+
+
+# ---------------------------------------------------------------- both faces
+END = object()
+
+
+class Awaited:
+    """An AsyncModel with the plain face, so that one test serves both."""
+
+    def __init__(self, model: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._model, self._loop = model, loop
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "close":
+            name = "aclose"
+        method = getattr(self._model, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            outcome = method(*args, **options)
+            if isinstance(outcome, aiaas.AsyncModel):
+                return Awaited(outcome, self._loop)
+            if hasattr(outcome, "__anext__"):
+                return self._items(outcome)
+            return self._loop.run_until_complete(outcome) if inspect.isawaitable(outcome) else outcome
+
+        return call
+
+    def _items(self, items: Any) -> Iterator[Any]:
+        """An async iterator as a plain one; the first step is taken at once, as the plain face does."""
+        first = self._loop.run_until_complete(anext(items, END))
+
+        def rest() -> Iterator[Any]:
+            item = first
+            try:
+                while item is not END:
+                    yield item
+                    item = self._loop.run_until_complete(anext(items, END))
+            finally:
+                self._loop.run_until_complete(items.aclose())
+
+        return rest()
+
+    def __enter__(self) -> Awaited:
+        self._loop.run_until_complete(self._model.__aenter__())
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._loop.run_until_complete(self._model.__aexit__(*exc))
+
+
+@pytest.fixture(params=["sync", "async"])
+def load(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """`load`, and `load_async` with its face made plain: each test that takes it runs for both."""
+    if request.param == "sync":
+        yield aiaas.load
+        return
+    loop = asyncio.new_event_loop()
+    yield lambda address, **options: Awaited(aiaas.load_async(address, **options), loop)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
 
 
 # ---------------------------------------------------------------- environments of strangers

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import inspect
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,36 +14,6 @@ import aiaas_sdk as aiaas
 from aiaas_sdk.records.options import UNSET
 
 SIGNATURE = "echo:?x=FP32[-1,3]"
-
-
-class Awaited:
-    """An AsyncModel with the plain face, so that one test serves both."""
-
-    def __init__(self, model: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self._model, self._loop = model, loop
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "close":
-            name = "aclose"
-        method = getattr(self._model, name)
-
-        def call(*args: Any, **options: Any) -> Any:
-            outcome = method(*args, **options)
-            if isinstance(outcome, aiaas.AsyncModel):
-                return Awaited(outcome, self._loop)
-            return self._loop.run_until_complete(outcome) if inspect.isawaitable(outcome) else outcome
-
-        return call
-
-
-@pytest.fixture(params=["sync", "async"])
-def load(request: pytest.FixtureRequest) -> Iterator[Any]:
-    if request.param == "sync":
-        yield aiaas.load
-        return
-    loop = asyncio.new_event_loop()
-    yield lambda address, **options: Awaited(aiaas.load_async(address, **options), loop)
-    loop.close()
 
 
 def test_predict_gives_the_outputs_and_who_answered(load: Any) -> None:

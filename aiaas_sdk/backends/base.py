@@ -40,6 +40,8 @@ class Backend:
     scheme: str = ""
     options_taken: ClassVar[frozenset[str]] = frozenset()
     """The engine options ("device", "api_key", ...) that mean something to this backend."""
+    parallel: ClassVar[int] = 1
+    """How many calls `map` keeps in flight unless it is told."""
 
     def __init__(self, address: Address, options: Mapping[str, Any]) -> None:
         self.address = address
@@ -132,6 +134,7 @@ class LocalBackend(Backend):
 class RemoteBackend(Backend):
     """A model behind an endpoint. Each verb is a flow; `send` applies the policies and maps failures."""
 
+    parallel: ClassVar[int] = 4
     idempotent: ClassVar[frozenset[str]] = frozenset(("open", "ready", "predict", "embed", "explain"))
     """The verbs that may be sent again although the first try could have been carried out."""
 

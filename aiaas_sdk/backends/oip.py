@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from aiaas_sdk.backends.base import RemoteBackend
@@ -29,6 +29,7 @@ class OipBackend(RemoteBackend):
     """One model of one server."""
 
     scheme = "oip"
+    options_taken: ClassVar[frozenset[str]] = frozenset(("api_key", "headers", "model"))
 
     def __init__(self, address: Any, options: Mapping[str, Any]) -> None:
         super().__init__(address, options)
@@ -70,6 +71,7 @@ class OipBackend(RemoteBackend):
             verbs=self.verbs(),
             labels=tuple(map(str, labels)) if isinstance(labels, list) else None,
             platform=found.platform,
+            device=_text(found.parameters.get("device")),
             metadata=found.parameters,
         )
 
@@ -126,6 +128,10 @@ class OipBackend(RemoteBackend):
     def credential_hint(self) -> str:
         key = self.options.get("api_key")
         return super().credential_hint() if key is None else f"The key came from the {Secret.of(key).source}"
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 @hookimpl
