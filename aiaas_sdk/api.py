@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from aiaas_sdk.address import Address, parse
-from aiaas_sdk.bundle import versions
 from aiaas_sdk.engine import Engine
 from aiaas_sdk.errors import (
     AddressError,
@@ -45,7 +44,7 @@ def load(address: Where, *, input: type[In], output: type[Out], **options: Unpac
 @overload
 def load(address: Where, *, input: type[In], **options: Unpack[Options]) -> Model[In, Prediction]: ...
 @overload
-def load(address: Where, *, output: type[Out], **options: Unpack[Options]) -> Model[Any, Out]: ...
+def load(address: Where, *, output: type[Out], **options: Unpack[Options]) -> Model[Any, Any]: ...
 @overload
 def load(address: Where, **options: Unpack[Options]) -> Model[Any, Any]: ...
 def load(
@@ -56,7 +55,8 @@ def load(
     Args:
         address: `scheme:target[@version]`, a path of a bundle, or a name that aiaas.toml or the environment
             knows. A list of addresses is a route: the first that can serve answers.
-        input, output: pydantic models: `predict` and `map` then take and give records of them.
+        input, output: pydantic models: `predict` and `map` then take and give records of them. With `output`
+            alone arrays go in, and one record a row comes out.
         options: see `Options`; what isn't given comes from the settings.
 
     Raises:
@@ -77,7 +77,7 @@ def load_async(
 @overload
 def load_async(address: Where, *, input: type[In], **options: Unpack[Options]) -> AsyncModel[In, Prediction]: ...
 @overload
-def load_async(address: Where, *, output: type[Out], **options: Unpack[Options]) -> AsyncModel[Any, Out]: ...
+def load_async(address: Where, *, output: type[Out], **options: Unpack[Options]) -> AsyncModel[Any, Any]: ...
 @overload
 def load_async(address: Where, **options: Unpack[Options]) -> AsyncModel[Any, Any]: ...
 def load_async(
@@ -243,6 +243,8 @@ def create(  # type: ignore[misc]  # its `architecture` is a name, that of the o
     where = parse(address)
     if where.scheme != "torch" or where.version is not None:
         raise AddressError(f"create writes a new bundle, and {address} isn't one", hint="Give torch:PATH")
+    from aiaas_sdk.bundle import versions
+
     if found := versions(Path(where.target)):
         raise BundleError(f"{where.target} has version {found[-1]} already", hint="Load it, or choose another path")
     _saving()  # says which extra is missing

@@ -50,7 +50,7 @@ class Engine:
         self._loops: weakref.WeakKeyDictionary[Any, asyncio.Lock] = weakref.WeakKeyDictionary()
         self._leases = 0
         self._closed = False
-        self._counts = [0, 0, 0, 0]
+        self._calls = self._failures = self._attempts = self._rows = 0
         self._seconds = 0.0
 
     # ------------------------------------------------------------ leases
@@ -123,11 +123,18 @@ class Engine:
     # ------------------------------------------------------------ counts
     def count(self, *, failed: bool, attempts: int, rows: int, seconds: float) -> None:
         with self._guard:
-            for index, amount in enumerate((1, int(failed), attempts, rows)):
-                self._counts[index] += amount
+            self._calls += 1
+            self._failures += failed
+            self._attempts += attempts
+            self._rows += rows
             self._seconds += seconds
 
     def stats(self) -> Stats:
         with self._guard:
-            calls, failures, attempts, rows = self._counts
-            return Stats(calls=calls, failures=failures, attempts=attempts, rows=rows, seconds=self._seconds)
+            return Stats(
+                calls=self._calls,
+                failures=self._failures,
+                attempts=self._attempts,
+                rows=self._rows,
+                seconds=self._seconds,
+            )

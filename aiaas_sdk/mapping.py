@@ -21,7 +21,7 @@ from aiaas_sdk.errors import (
 from aiaas_sdk.records.model import ModelInfo, TensorSpec
 from aiaas_sdk.tensors import Tensor, datatype_of, storage, take
 
-__all__ = ["OF_A_ROW", "Chunk", "OnError", "Outcome", "Progress", "check", "chunks", "given", "length"]
+__all__ = ["OF_A_ROW", "Chunk", "OnError", "Outcome", "Progress", "check", "chunks", "given", "length", "records_in"]
 
 OnError: TypeAlias = Literal["raise", "return", "skip"]
 Outcome: TypeAlias = "tuple[int, Any]"
@@ -162,6 +162,18 @@ def given(inputs: Any, info: ModelInfo) -> Mapping[str, Any]:
             hint=f"Did you mean {near[0]!r}" if near else None,
         )
     return inputs
+
+
+def records_in(inputs: Any, kind: type[Any] | None) -> list[Any] | None:
+    """The records among what `predict` was given; None where these are arrays.
+
+    A mapping alone is arrays by name; in a list it is a record.
+    """
+    if kind is None:
+        return None
+    if not isinstance(inputs, list | tuple):
+        return [inputs] if isinstance(inputs, kind) or hasattr(inputs, "model_dump") else None
+    return list(inputs) if all(isinstance(i, Mapping) or hasattr(i, "model_dump") for i in inputs) else None
 
 
 class Progress:

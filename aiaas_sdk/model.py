@@ -22,7 +22,7 @@ from aiaas_sdk.errors import (
     ProtocolError,
 )
 from aiaas_sdk.flow import Flow, adrive, drive
-from aiaas_sdk.mapping import OF_A_ROW, Chunk, OnError, Outcome, Progress, check, chunks, given, length
+from aiaas_sdk.mapping import OF_A_ROW, Chunk, OnError, Outcome, Progress, check, chunks, given, length, records_in
 from aiaas_sdk.records.arrays import Arrays
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.language import AsyncStream, Embeddings, Generation, Prompt, Sampling, Stream
@@ -59,7 +59,8 @@ class _Verbs:
         schema: Schema | None = None,
     ) -> None:
         self._engine, self._options = engine.lease(), dict(options)
-        self._schema, self._bound = schema, None
+        self._schema = schema
+        self._bound: Bound | None = None
         self._around, self._policies, self._reload = around, around(options), reload
         self._lease = weakref.finalize(self, engine.release)
 
@@ -108,7 +109,7 @@ class _Verbs:
             info = self._engine.info
             assert info is not None  # the face has opened it
             named = given(inputs, info)
-            kind = Kind.of(named.values())
+            kind = Kind.of(inputs if type(inputs) is not list else ())
             tensors = {spec.name: take(named[spec.name], spec, where=info.name) for spec in _specs(named, info)}
             rows = next((t.shape[0] for t in tensors.values() if t.shape), 0)
             wanted = _wanted(outputs, info)
@@ -152,28 +153,32 @@ class _Verbs:
 
     def _answered(self, inputs: Any, outputs: Sequence[str] | None, seconds: float | None) -> Flow[Any]:
         """`predict`, for arrays or records."""
+        if self._schema is None:
+            return self._predict(self._call("predict"), inputs, outputs, seconds)
+        return self._for_records(inputs, outputs, seconds)
+
+    def _for_records(self, inputs: Any, outputs: Sequence[str] | None, seconds: float | None) -> Flow[Any]:
         bound = self._records()
-        if bound is None:
-            return (yield from self._predict(self._call("predict"), inputs, outputs, seconds))
-        one = not isinstance(inputs, list | tuple)
-        records = [inputs] if one else list(inputs)
-        if not bound.takes(records):
+        assert bound is not None
+        records = records_in(inputs, bound.input)
+        if records is None:
             answer = yield from self._predict(self._call("predict"), inputs, outputs, seconds)
-            rows = answer.usage.rows if bound.batched else 1
-            return bound.decode(answer, rows) if bound.gives else answer
-        if not records:
-            return []
+            if bound.input is not None:  # arrays in, arrays out
+                return answer
+            return bound.decode(answer, answer.usage.rows or 0 if bound.batched else 1)
         found: list[Any] = []
-        for group in [records] if bound.batched else [[record] for record in records]:
-            answer = yield from self._predict(self._call("predict"), bound.encode(group), None, seconds)
-            found += bound.decode(answer, len(group)) if bound.gives else [answer]
-        return found[0] if one or (not bound.gives and bound.batched) else found
+        size = len(records) if bound.batched else 1
+        for first in range(0, len(records), max(1, size)):
+            group = records[first : first + size]
+            answer = yield from self._predict(self._call("predict"), bound.encode(group, first), None, seconds)
+            found += _items(answer, bound, len(group), first)
+        return found if isinstance(inputs, list | tuple) else found[0]
 
     def _encoder(self, info: ModelInfo) -> Callable[[Any], Any]:
         bound = self._records()
 
         def encode(row: Any) -> Any:
-            if bound is None or not bound.takes([row]):
+            if bound is None or records_in([row], bound.input) is None:
                 return row
             return {name: array[0] for name, array in bound.encode([row]).items()}
 
@@ -182,7 +187,7 @@ class _Verbs:
     def _decoded(self, outcome: Outcome) -> Outcome:
         row, answer = outcome
         bound = self._records()
-        if bound is None or not bound.gives or not isinstance(answer, Prediction):
+        if bound is None or bound.output is None or not isinstance(answer, Prediction):
             return outcome
         try:
             return row, bound.decode({name: array[None] for name, array in answer.items()}, 1)[0]
@@ -227,6 +232,13 @@ class _Verbs:
             elapsed=time.perf_counter() - begun,
             timeout=seconds,
         )
+
+
+def _items(answer: Prediction, bound: Bound, count: int, first: int) -> list[Any]:
+    """One answer a record: a record where the model was loaded with `output=`, else its row of the prediction."""
+    if bound.output is not None:
+        return bound.decode(answer, count, first)
+    return [answer.row(index) for index in range(count)] if bound.batched else [answer]
 
 
 def _failed(chunk: Chunk, error: AiaasError) -> list[Outcome]:
@@ -321,9 +333,11 @@ class Model(_Verbs, Generic[In, Out]):
         """
         self._check_open()
         deadline = self._deadline(timeout)
-        self._engine.open(self._call("open"), deadline)
+        if self._engine.info is None:
+            self._engine.open(self._call("open"), deadline)
         seconds = None if deadline is None else deadline - time.monotonic()
-        return drive(self._answered(inputs, outputs, seconds), self._engine.sender, deadline)
+        flow = self._answered(inputs, outputs, seconds)
+        return drive(flow, self._engine.sender, deadline)
 
     def map(
         self,
@@ -508,9 +522,11 @@ class AsyncModel(_Verbs, Generic[In, Out]):
         """As `Model.predict`."""
         self._check_open()
         deadline = self._deadline(timeout)
-        await self._engine.aopen(self._call("open"), deadline)
+        if self._engine.info is None:
+            await self._engine.aopen(self._call("open"), deadline)
         seconds = None if deadline is None else deadline - time.monotonic()
-        return await adrive(self._answered(inputs, outputs, seconds), self._engine.async_sender, deadline)
+        flow = self._answered(inputs, outputs, seconds)
+        return await adrive(flow, self._engine.async_sender, deadline)
 
     async def map(
         self,

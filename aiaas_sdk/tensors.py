@@ -131,9 +131,14 @@ class Tensor:
 
 def matches(spec: TensorSpec, shape: Sequence[int]) -> bool:
     """Whether a shape fits a signature's, where -1 fits any size."""
-    return len(spec.shape) == len(shape) and all(
-        want in (-1, came) for want, came in zip(spec.shape, shape, strict=True)
-    )
+    wanted = spec.shape
+    if len(wanted) != len(shape):
+        return False
+    # a plain loop: this runs for each tensor of each call, and all() of a generator takes three times as long
+    for want, came in zip(wanted, shape, strict=True):  # noqa: SIM110
+        if want not in (-1, came):
+            return False
+    return True
 
 
 # ---------------------------------------------------------------- in: what a user hands over
@@ -213,6 +218,8 @@ def _take_torch(value: Any, spec: TensorSpec, where: str) -> Any:
 
 
 def _take_other(value: Any, spec: TensorSpec, where: str) -> Storage:
+    if type(value) is np.ndarray:
+        return _take_numpy(value, spec, where)
     if isinstance(value, np.generic) and value.dtype != DATATYPES[spec.datatype].dtype:
         value = value.item()
     if isinstance(value, list | tuple | bool | int | float | str | bytes):
@@ -238,6 +245,8 @@ def _take_numpy(array: Storage, spec: TensorSpec, where: str) -> Storage:
     if spec.datatype == "BYTES":
         return _strings(array, spec, where)
     want = DATATYPES[spec.datatype].dtype
+    if array.dtype is want and array.flags.c_contiguous and type(array) is np.ndarray and spec.datatype != "BF16":
+        return array
     if spec.datatype == "BF16":
         if array.dtype.name == "bfloat16":
             return np.asarray(array, order="C").view(want)
@@ -332,6 +341,8 @@ class Kind:
     @classmethod
     def of(cls, values: Any) -> Kind:
         """The kind of an array, or of several (a mapping or a list): torch where one is a torch tensor."""
+        if type(values) is np.ndarray:
+            return _NUMPY
         if isinstance(values, Mapping):
             values = values.values()
         elif not isinstance(values, Collection) or hasattr(values, "shape"):
@@ -354,7 +365,7 @@ class Kind:
         if tensor.datatype == "BYTES":
             return storage(tensor)
         given = tensor.array if _is_torch(tensor.array) else _to_torch(tensor)
-        return given.to(self.device)
+        return given if given.device == self.device else given.to(self.device)
 
 
 _NUMPY = Kind()
@@ -379,6 +390,8 @@ def storage(tensor: Tensor) -> Storage:
     array, want = tensor.array, DATATYPES[tensor.datatype].dtype
     if type(array) is not np.ndarray:
         array = _torch_to_numpy(array) if _is_torch(array) else np.asarray(array)
+    if array.dtype is want and array.flags.c_contiguous:
+        return array  # type: ignore[no-any-return]
     if array.dtype != want and (array.dtype.newbyteorder("=") != want or want.kind == "O"):
         raise InputError(f"a tensor that says it is {tensor.datatype} holds {array.dtype}")
     return np.asarray(array, dtype=want, order="C")
@@ -386,7 +399,8 @@ def storage(tensor: Tensor) -> Storage:
 
 def _torch_to_numpy(value: Any) -> Storage:
     torch: Any = sys.modules["torch"]
-    value = value.detach().cpu().resolve_neg().contiguous()
+    if value.device.type != "cpu" or value.requires_grad or value.is_neg() or not value.is_contiguous():
+        value = value.detach().cpu().resolve_neg().contiguous()
     if value.dtype == torch.bfloat16:
         return np.asarray(value.view(torch.int16).numpy().view(np.uint16))
     return np.asarray(value.numpy())

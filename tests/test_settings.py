@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -18,6 +20,7 @@ from aiaas_sdk.errors import AddressError, AiaasError, ConfigError
 from aiaas_sdk.records.policies import Retry
 from aiaas_sdk.settings import Settings, read
 from aiaas_sdk.settings.credentials import origin_of
+from aiaas_sdk.settings.values import MisfitError, fit
 
 KEY = "ed25519:" + "A" * 43 + "="
 SECRET = "sk-s3cret-0123"
@@ -128,6 +131,15 @@ def test_aiaas_config_is_read_instead_of_the_working_folders_file(place: Place, 
         assert settings.resolve("m").sources["address"] == f"{other} [models] m"
         assert settings.trust == (KEY,)
     assert "AIAAS_CONFIG" in place.wrong(AIAAS_CONFIG="nowhere.toml")
+
+
+def test_a_profile_may_stand_in_both_files(place: Place) -> None:
+    place.users('[profiles.p.models]\na = "echo:?u=FP32[]"\nb = "torch:~/b"\n[profiles.p.defaults]\ndevice = "cpu"')
+    place.project('profiles.p.models.a = "echo:?p=FP32[]"\nprofiles.p.defaults.timeout = 2\nmodels.b = "echo:"')
+    settings = place.read(AIAAS_PROFILE="p")
+    assert settings.resolve("a").address == "echo:?p=FP32[]"
+    assert settings.resolve("b").address == f"torch:{Path.home()}/b"
+    assert settings.defaults[0] == {"timeout": 2.0, "device": "cpu"}
 
 
 def test_the_users_folder_as_working_folder_is_still_the_users(place: Place) -> None:
@@ -286,6 +298,51 @@ def test_an_unknown_profile_lists_those_that_are_there(place: Place) -> None:
     assert "prod, staging" in text
 
 
+@pytest.mark.parametrize(
+    ("annotation", "value", "want"),
+    [
+        (int | str, "a", "a"),
+        (int | float, 1, 1),
+        (float | str, 1, 1.0),
+        (Literal["a", 1], 1, 1),
+        (Path, "a/b", Path("folder/a/b")),
+        (str | os.PathLike[str], "a", Path("folder/a")),
+        (os.PathLike[str] | None, "a", Path("folder/a")),
+        (Sequence[str], ["a"], ("a",)),
+        (frozenset[str], ["a", "a"], frozenset("a")),
+        (tuple[float, str], [1, "a"], (1.0, "a")),
+        (Mapping[str, tuple[float, float]], {"a": [1, 2]}, {"a": (1.0, 2.0)}),
+        (Retry | None, {"wait": 1}, Retry(wait=1.0)),
+        (Retry | None, "none", None),
+        (str | Callable[[], str], "a", "a"),
+    ],
+)
+def test_what_the_annotation_of_an_option_lets_in(annotation: Any, value: Any, want: Any) -> None:
+    fitted = fit(value, annotation, Path("folder"))
+    assert (fitted, type(fitted)) == (want, type(want))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "key"),
+    [
+        (Literal["a", 1], True, ""),
+        (Literal["a", 1], [], ""),
+        (tuple[float, str], [1], ""),
+        (Mapping[str, float], 3, ""),
+        (Mapping[str, list[float]], {"a": [1, "x"]}, "a.1"),
+        (Sequence[str], "a", ""),
+        (Callable[[], str], "a", ""),
+        (float, 10**400, ""),
+        (Retry | None, {"wait": -1}, ""),
+        (Retry | None, {"wait": "x"}, "wait"),
+    ],
+)
+def test_what_it_doesnt_let_in(annotation: Any, value: Any, key: str) -> None:
+    with pytest.raises(MisfitError) as caught:
+        fit(value, annotation, Path("folder"))
+    assert caught.value.key == key
+
+
 # ---------------------------------------------------------------- wrong files
 @pytest.mark.parametrize(
     ("text", "parts"),
@@ -296,6 +353,7 @@ def test_an_unknown_profile_lists_those_that_are_there(place: Place) -> None:
         ("models.m = []", ("[models] m",)),
         ("models.m = ['echo:', 3]", ("[models] m",)),
         ("models.m = ''", ("[models] m",)),
+        ("models.'' = 'echo:'", ("[models] ''", "name")),
         ("models.m.timeout = 3", ("[models] m", "no address")),
         ("models.'a b' = 'echo:'", ("[models]", "'a b'", "name")),
         ("models.m = { address = 'echo:', timeuot = 1 }", ("[models] m.timeuot", "'timeout'")),
@@ -304,6 +362,7 @@ def test_an_unknown_profile_lists_those_that_are_there(place: Place) -> None:
         ("models.m = { address = 'echo:', input = 'x' }", ("m.input", "code")),
         ("defaults.timeout = '10'", ("[defaults] timeout", "a number", "text")),
         ("defaults.timeout = true", ("[defaults] timeout", "a number", "a truth value")),
+        ("defaults.timeout = false", ("[defaults] timeout", "a number", "a truth value")),
         ("defaults.timeout = 0", ("[defaults] timeout", "above 0")),
         ("defaults.timeout = inf", ("[defaults] timeout",)),
         ("defaults.timeout = 2020-01-01", ("[defaults] timeout", "a date")),
@@ -394,7 +453,24 @@ def test_the_users_file_trusts_keys(place: Place) -> None:
     assert settings.defaults[0] == {"verify": (KEY,)}
 
 
-@pytest.mark.parametrize("keys", ["'x'", "['ed25519:']", "['ed25519:AAAA']", "['AAAA']", "[3]", "['ed25519:!']"])
+def test_the_users_folder_is_found_without_aiaas_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIAAS_HOME")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "aiaas").mkdir()
+    file = _write(tmp_path / "aiaas" / "aiaas.toml", 'models.m = "echo:"')
+    assert read().resolve("m").sources == {"address": f"{file} [models] m"}
+
+
+def test_another_key_than_keys_is_named(place: Place) -> None:
+    place.users("trust.key = []")
+    assert "[trust] key is unknown. Did you mean 'keys'" in place.wrong()
+
+
+@pytest.mark.parametrize(
+    "keys",
+    ["'ed25519:é'", "'x'", "['ed25519:']", "['ed25519:AAAA']", "['AAAA']", "[3]", "['ed25519:!']"],
+)
 def test_what_is_no_public_key_is_refused(place: Place, keys: str) -> None:
     place.users(f"trust.keys = {keys}")
     assert "[trust] keys" in place.wrong()
@@ -431,6 +507,12 @@ def test_a_variable_and_a_file_are_read_when_used(place: Place) -> None:
     (place.home / "keys").mkdir()
     _write(place.home / "keys" / "b", f"{SECRET}\n")
     assert (a.reveal(), a.source) == (SECRET, "environment variable VAR")
+    (place.home / "keys" / "c").write_bytes(b"\xff")
+    place.users('credentials."https://c".api_key_file = "keys/c"')
+    c = read(place.work, environ).credential("https://c")
+    assert c is not None
+    with pytest.raises(ConfigError, match="isn't UTF-8"):
+        c.reveal()
     assert (b.reveal(), b.source) == (SECRET, f"file {place.home}/keys/b")
 
 
@@ -503,7 +585,7 @@ def test_any_text_is_settings_or_a_config_error(tmp_path_factory: pytest.TempPat
 
 
 def test_reading_is_quick_and_loads_nothing_heavy(place: Place) -> None:
-    place.project("".join(f'models.m{i} = {{ address = "echo:", timeout = {i + 1} }}\n' for i in range(20)))
+    place.project("".join(f'models.m{i} = {{ address = "echo:", timeout = {i + 1} }}\n' for i in range(10)))
     code = (
         "import sys; from pathlib import Path; from aiaas_sdk.settings import read\n"
         "read(Path(sys.argv[1])).resolve('m3')\n"

@@ -15,11 +15,11 @@ class has a method of that name.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, ClassVar
 
 from aiaas_sdk.address import Address
@@ -86,7 +86,9 @@ class LocalBackend(Backend):
     def __init__(self, address: Address, options: Mapping[str, Any]) -> None:
         super().__init__(address, options)
         slots = int(options.get("concurrency", 1))
-        self._slots = threading.BoundedSemaphore(slots)
+        self._slots: SimpleQueue[None] = SimpleQueue()  # a semaphore in C: threading's costs 10 microseconds a call
+        for _ in range(slots):
+            self._slots.put(None)
         self._threads: Executor = ThreadPoolExecutor(slots, thread_name_prefix=f"aiaas-{self.scheme}")
 
     def open(self) -> ModelInfo:
@@ -108,9 +110,12 @@ class LocalBackend(Backend):
 
     def _timed(self, call: Call, verb: Any, arguments: tuple[Any, ...]) -> Any:
         asked = time.perf_counter()
-        with self._slots:
-            begun = time.perf_counter()
+        self._slots.get()
+        begun = time.perf_counter()
+        try:
             outcome = self._guarded(verb, *arguments)
+        finally:
+            self._slots.put(None)
         call.queue = begun - asked
         call.compute = time.perf_counter() - begun
         return outcome

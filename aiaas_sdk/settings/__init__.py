@@ -11,6 +11,7 @@ the project's goes first::
 
     [defaults]
     timeout = 10                                          # seconds; "none" for no limit
+    retry = false                                         # a policy is a table, true (its defaults) or false (off)
 
     [profiles.staging.models]                             # with AIAAS_PROFILE=staging these go before [models]
     digits = "https://staging.example.com/v2/models/digits"

@@ -14,13 +14,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from aiaas_sdk.errors import AiaasError
 from aiaas_sdk.records.options import Options
 
-__all__ = ["NONE", "MisfitError", "nearest", "option", "parsed", "what"]
+__all__ = ["NONE", "MisfitError", "fit", "nearest", "option", "parsed", "what"]
 
 NONE = "none"
 """How a text says None: TOML and the environment have no word for it."""
 
 _WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text that isn't blank"}
 _SECONDS = frozenset(("timeout", "attempt_timeout"))
+_SECONDS_HINT = f'Give seconds, or "{NONE}" for no limit'
 _COUNTS = frozenset(("concurrency", "batch_size"))
 
 
@@ -61,9 +62,9 @@ def _hints(record: Any) -> Mapping[str, Any]:
 # ---------------------------------------------------------------- options
 def option(name: str, value: Any, folder: Path) -> Any:
     """A value as the option `name` of `records.options.Options` takes it; paths are relative to `folder`."""
-    fitted = _fit(value, _hints(Options)[name], folder)
+    fitted = fit(value, _hints(Options)[name], folder)
     if name in _SECONDS and fitted is not None and not fitted > 0:
-        raise MisfitError("isn't above 0", hint=f'Give seconds, or "{NONE}" for no limit')
+        raise MisfitError("isn't above 0", hint=_SECONDS_HINT)
     if name in _COUNTS and fitted < 1:
         raise MisfitError("isn't 1 or more")
     return fitted
@@ -80,12 +81,15 @@ def parsed(name: str, text: str) -> Any:
             try:
                 return kind(text)
             except ValueError:
-                raise MisfitError(f"isn't {_WANTED[kind]}") from None
+                raise MisfitError(f"isn't {_WANTED[kind]}", hint=_SECONDS_HINT if name in _SECONDS else None) from None
     return text
 
 
 # ---------------------------------------------------------------- any annotated value
-def _fit(value: Any, hint: Any, folder: Path) -> Any:
+def fit(value: Any, hint: Any, folder: Path) -> Any:
+    """A TOML value as an annotation has it: numbers, text, paths, lists, tables, and the records of the policies."""
+    if hint in _WANTED:
+        return _fit_scalar(value, hint)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return _fit_union(value, arguments, folder)
@@ -96,9 +100,7 @@ def _fit(value: Any, hint: Any, folder: Path) -> Any:
     if isinstance(hint, type) and is_dataclass(hint):
         return _fit_record(value, hint, folder)
     if hint is bytes:
-        hint = str
-    if hint in _WANTED:
-        return _fit_scalar(value, hint)
+        return _fit_scalar(value, str)
     if hint is Path or origin is os.PathLike:
         return folder / os.path.expanduser(_fit_scalar(value, str))
     if isinstance(origin, type) and issubclass(origin, Mapping):
@@ -118,22 +120,27 @@ def _fit_scalar(value: Any, kind: Any) -> Any:
 
 
 def _fit_union(value: Any, kinds: tuple[Any, ...], folder: Path) -> Any:
-    """The first kind that fits; the misfit of the last one tried goes on, a record's own before it."""
-    if NoneType in kinds and (value == NONE or (value is False and bool not in kinds)):
-        return None
+    """The first kind that fits; else the misfit that names a key goes on, or the first one."""
+    if NoneType in kinds and (value == NONE or (value is False and any(map(is_dataclass, kinds)))):
+        return None  # `retry = false` switches a policy off
     misfit: MisfitError | None = None
-    for kind in sorted((kind for kind in kinds if kind is not NoneType), key=_plainness):
+    for kind in _plainest_first(kinds):
         try:
-            return _fit(value, kind, folder)
+            return fit(value, kind, folder)
         except MisfitError as error:
             if misfit is None or error.key:
                 misfit = error
     raise misfit or MisfitError("can't be given here")
 
 
-def _plainness(kind: Any) -> int:
+@cache
+def _plainest_first(kinds: tuple[Any, ...]) -> list[Any]:
     """Scalars before text (an annotation's own order says nothing), what no file can hold last."""
-    return {bool: 0, int: 1, float: 2, str: 4}.get(kind, 3 if get_origin(kind) or is_dataclass(kind) else 5)
+    order = {bool: 0, int: 1, float: 2, str: 4}
+    return sorted(
+        (kind for kind in kinds if kind is not NoneType),
+        key=lambda kind: order.get(kind, 3 if get_origin(kind) or is_dataclass(kind) else 5),
+    )
 
 
 def _fit_record(value: Any, record: Any, folder: Path) -> Any:
@@ -173,7 +180,7 @@ def _fit_list(value: Any, origin: type[Any], kinds: tuple[Any, ...], folder: Pat
 
 def _below(key: str, value: Any, hint: Any, folder: Path) -> Any:
     try:
-        return _fit(value, hint, folder)
+        return fit(value, hint, folder)
     except MisfitError as error:
         error.key = f"{key}.{error.key}" if error.key else key
         raise

@@ -165,7 +165,7 @@ class _Eager:
 
 
 def _from_numpy(torch: Any, tensor: Tensor) -> torch.Tensor:
-    array = storage(tensor)
+    array = tensor.array if type(tensor.array).__module__ == "numpy" else storage(tensor)
     if not array.flags.writeable:  # torch has no read-only tensors, and a module may write into its input
         array = array.copy()
     if tensor.datatype == "BF16":
