@@ -121,12 +121,13 @@ class Engine:
         return self.info
 
     # ------------------------------------------------------------ counts
-    def count(self, *, failed: bool, attempts: int, rows: int, seconds: float) -> None:
+    def count(self, failed: bool, attempts: int, rows: int, seconds: float) -> None:
+        """A call has ended; `rows` were answered unless it failed."""
         with self._guard:
             self._calls += 1
             self._failures += failed
             self._attempts += attempts
-            self._rows += rows
+            self._rows += 0 if failed else rows
             self._seconds += seconds
 
     def stats(self) -> Stats:

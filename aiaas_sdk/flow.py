@@ -250,16 +250,16 @@ class Stream(Generic[T]):
                     self._outcome, step = error, self._flow.throw
         except StopIteration as stop:
             self.result = stop.value
-            self.close()
+            self._release()
             raise StopIteration from None
         except BaseException:
             self.close()
             raise
 
     def _perform(self, effect: Effect) -> Any:
+        if type(effect) is Run:  # ahead of the match, which costs a quick local model a tenth of its overhead
+            return self._run(effect.work, effect.executor)
         match effect:
-            case Run(work, executor):
-                return self._run(work, executor)
             case Send(request, timeout):
                 return self._sender.send(request, _until(self._deadline, timeout))
             case Open(request, timeout):

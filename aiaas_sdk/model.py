@@ -26,9 +26,9 @@ from aiaas_sdk.mapping import OF_A_ROW, Chunk, OnError, Outcome, Progress, check
 from aiaas_sdk.records.arrays import Arrays
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.language import AsyncStream, Embeddings, Generation, Prompt, Sampling, Stream
-from aiaas_sdk.records.model import ModelInfo, Stats, TensorSpec, Timing, Usage
+from aiaas_sdk.records.model import ModelInfo, Stats, TensorSpec
 from aiaas_sdk.records.options import ENGINE_OPTIONS, UNSET, Options, Unset
-from aiaas_sdk.records.prediction import Prediction
+from aiaas_sdk.records.prediction import Facts, Prediction
 from aiaas_sdk.records.training import Explanation, Training, TrainingRun
 from aiaas_sdk.tensors import Kind, Tensor, datatype_of, matches, take
 
@@ -103,45 +103,37 @@ class _Verbs:
     def _predict(
         self, call: Call, inputs: Any, outputs: Sequence[str] | None, seconds: float | None
     ) -> Flow[Prediction]:
-        begun = time.perf_counter()
-        failed, rows = True, 0
+        engine, begun = self._engine, time.perf_counter()
+        failed, rows, total = True, 0, 0.0
         try:
-            info = self._engine.info
+            info = engine.info
             assert info is not None  # the face has opened it
             named = given(inputs, info)
             kind = Kind.of(inputs if type(inputs) is not list else ())
             tensors = {spec.name: take(named[spec.name], spec, where=info.name) for spec in _specs(named, info)}
-            rows = next((t.shape[0] for t in tensors.values() if t.shape), 0)
-            wanted = _wanted(outputs, info)
-            answer: Mapping[str, Tensor] = yield from self._engine.backend.start(call, tensors, wanted)
+            rows = _rows(tensors)
+            wanted = () if outputs is None else _wanted(outputs, info)
+            answer: Mapping[str, Tensor] = yield from engine.backend.start(call, tensors, wanted)
             _check_answer(answer, info, wanted)
             failed = False
-            return Prediction(
-                {name: kind.give(tensor) for name, tensor in answer.items()},
-                tensors=answer,
-                labels=info.labels,
-                model=info.name,
-                version=call.version or info.version,
-                backend=call.backend or self._engine.backend.scheme,
-                attempts=call.attempts,
-                timing=Timing(
-                    total=time.perf_counter() - begun,
-                    queue=call.queue,
-                    compute=call.compute,
-                    network=call.network,
-                ),
-                usage=Usage(rows=rows),
-                request_id=call.request_id,
+            total = time.perf_counter() - begun
+            facts = Facts(
+                info.name,
+                call.version or info.version,
+                call.backend or engine.backend.scheme,
+                call.attempts,
+                call.request_id,
+                total,
+                call.queue,
+                call.compute,
+                call.network,
+                rows,
             )
+            return Prediction(facts, {n: kind.give(tensor) for n, tensor in answer.items()}, answer, info.labels)
         except AiaasError as error:
             raise self._located(error, call, begun, seconds) from error.__cause__
         finally:
-            self._engine.count(
-                failed=failed,
-                attempts=call.attempts,
-                rows=0 if failed else rows,
-                seconds=time.perf_counter() - begun,
-            )
+            engine.count(failed, call.attempts, rows, total or time.perf_counter() - begun)
 
     # ------------------------------------------------------------ records
     def _records(self) -> Bound | None:
@@ -273,12 +265,17 @@ def _described(value: Any) -> tuple[str, tuple[int, ...]]:
     return datatype_of(value), tuple(int(size) for size in shape)
 
 
-def _wanted(outputs: Sequence[str] | None, info: ModelInfo) -> tuple[str, ...]:
+def _rows(tensors: Mapping[str, Tensor]) -> int:
+    for tensor in tensors.values():
+        if tensor.shape:
+            return tensor.shape[0]
+    return 0
+
+
+def _wanted(outputs: Sequence[str], info: ModelInfo) -> tuple[str, ...]:
     known = [spec.name for spec in info.outputs]
     if isinstance(outputs, str):
         raise InputError(f"outputs is the text {outputs!r}", hint=f"Give a list: outputs=[{outputs!r}]")
-    if outputs is None:
-        return ()
     for name in outputs:
         if known and name not in known:
             raise InputError(f"{info.name} has no output {name!r}; it has {', '.join(known)}")

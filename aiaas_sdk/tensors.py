@@ -59,6 +59,8 @@ class Datatype:
     name: str
     size: int | None
     dtype: np.dtype[Any]
+    plain: bool = True
+    """Its storage form is what numpy users mean by it: all but BF16 and BYTES."""
 
 
 def _table() -> Mapping[str, Datatype]:
@@ -73,12 +75,12 @@ def _table() -> Mapping[str, Datatype]:
         "INT32": "<i4",
         "INT64": "<i8",
         "FP16": "<f2",
-        "BF16": "<u2",
         "FP32": "<f4",
         "FP64": "<f8",
     }
     table = {name: Datatype(name, np.dtype(code).itemsize, np.dtype(code)) for name, code in codes.items()}
-    table["BYTES"] = Datatype("BYTES", None, np.dtype(object))
+    table["BF16"] = Datatype("BF16", 2, np.dtype("<u2"), plain=False)
+    table["BYTES"] = Datatype("BYTES", None, np.dtype(object), plain=False)
     return MappingProxyType(table)
 
 
@@ -132,13 +134,9 @@ class Tensor:
 def matches(spec: TensorSpec, shape: Sequence[int]) -> bool:
     """Whether a shape fits a signature's, where -1 fits any size."""
     wanted = spec.shape
-    if len(wanted) != len(shape):
-        return False
-    # a plain loop: this runs for each tensor of each call, and all() of a generator takes three times as long
-    for want, came in zip(wanted, shape, strict=True):  # noqa: SIM110
-        if want not in (-1, came):
-            return False
-    return True
+    if wanted[1:] == shape[1:] and len(wanted) == len(shape):  # most often only the rows are free
+        return not wanted or wanted[0] in (-1, shape[0])
+    return len(wanted) == len(shape) and all(want in (-1, came) for want, came in zip(wanted, shape, strict=True))
 
 
 # ---------------------------------------------------------------- in: what a user hands over
@@ -158,7 +156,17 @@ def take(value: Any, spec: TensorSpec, *, where: str) -> Tensor:
     Raises:
         InputError: the dtype or shape is another one, or values don't fit; it names input, wanted and given.
     """
-    if spec.datatype not in DATATYPES:
+    kind = DATATYPES.get(spec.datatype)
+    if (  # what there is most of: an array that is right as it is
+        type(value) is np.ndarray
+        and kind is not None
+        and kind.plain
+        and value.dtype is kind.dtype
+        and value.flags.c_contiguous
+        and matches(spec, value.shape)
+    ):
+        return Tensor(spec.datatype, value)
+    if kind is None:
         raise InputError(f"input {spec.name!r} of {where} has the unknown datatype {spec.datatype!r}")
     if isinstance(value, Tensor):
         tensor = value
@@ -245,8 +253,6 @@ def _take_numpy(array: Storage, spec: TensorSpec, where: str) -> Storage:
     if spec.datatype == "BYTES":
         return _strings(array, spec, where)
     want = DATATYPES[spec.datatype].dtype
-    if array.dtype is want and array.flags.c_contiguous and type(array) is np.ndarray and spec.datatype != "BF16":
-        return array
     if spec.datatype == "BF16":
         if array.dtype.name == "bfloat16":
             return np.asarray(array, order="C").view(want)

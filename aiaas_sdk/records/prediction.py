@@ -3,56 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from aiaas_sdk.errors import InputError
 from aiaas_sdk.records.model import Timing, Usage
 
-__all__ = ["Prediction", "Served"]
+__all__ = ["Facts", "Prediction", "Served"]
+
+
+@dataclass(slots=True)
+class Facts:
+    """What a call noted about itself. `total`, `queue`, `compute` and `network` are seconds."""
+
+    model: str
+    version: str | None
+    backend: str
+    attempts: int
+    request_id: str | None
+    total: float
+    queue: float | None = None
+    compute: float | None = None
+    network: float | None = None
+    rows: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
 
 
 class Served:
     """Who answered, and what it took: the common part of every result. Frozen; can be pickled."""
 
-    __slots__ = ("attempts", "backend", "model", "request_id", "timing", "usage", "version")
+    __slots__ = ("_facts",)
 
-    model: str
-    """The model's name."""
-    version: str | None
-    """The version that answered, where the peer says so."""
-    backend: str
-    """The scheme of the backend that answered ("torch", "oip")."""
-    attempts: int
-    """How many requests were sent; 0 for a local model."""
-    timing: Timing
-    usage: Usage
-    request_id: str | None
+    _facts: Facts
 
-    def __init__(
-        self,
-        *,
-        model: str,
-        version: str | None,
-        backend: str,
-        attempts: int,
-        timing: Timing,
-        usage: Usage,
-        request_id: str | None,
-    ) -> None:
-        put = object.__setattr__
-        put(self, "model", model)
-        put(self, "version", version)
-        put(self, "backend", backend)
-        put(self, "attempts", attempts)
-        put(self, "timing", timing)
-        put(self, "usage", usage)
-        put(self, "request_id", request_id)
+    def __init__(self, facts: Facts) -> None:
+        object.__setattr__(self, "_facts", facts)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{type(self).__name__} is frozen; {name!r} can't be set")
 
-    def _served(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in Served.__slots__}
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self._facts.model
+
+    @property
+    def version(self) -> str | None:
+        """The version that answered, where the peer says so."""
+        return self._facts.version
+
+    @property
+    def backend(self) -> str:
+        """The scheme of the backend that answered ("torch", "oip")."""
+        return self._facts.backend
+
+    @property
+    def attempts(self) -> int:
+        """How many requests were sent; 0 for a local model."""
+        return self._facts.attempts
+
+    @property
+    def request_id(self) -> str | None:
+        """The request's id, as the peer knows it."""
+        return self._facts.request_id
+
+    # These two are made when they are asked for: a small local model is called in less time than they cost.
+    @property
+    def timing(self) -> Timing:
+        """Seconds in all, and where they went as far as that is known."""
+        facts = self._facts
+        return Timing(total=facts.total, queue=facts.queue, compute=facts.compute, network=facts.network)
+
+    @property
+    def usage(self) -> Usage:
+        """What was used; None in a field is unknown."""
+        facts = self._facts
+        return Usage(rows=facts.rows, input_tokens=facts.input_tokens, output_tokens=facts.output_tokens)
 
 
 class Prediction(Served, Mapping[str, Any]):
@@ -72,16 +99,11 @@ class Prediction(Served, Mapping[str, Any]):
     """The outputs as they travelled (`aiaas_sdk.tensors.Tensor`), with their protocol datatypes."""
 
     def __init__(
-        self,
-        arrays: Mapping[str, Any],
-        *,
-        tensors: Mapping[str, Any],
-        labels: tuple[str, ...] | None = None,
-        **served: Any,
+        self, facts: Facts, arrays: dict[str, Any], tensors: Mapping[str, Any], labels: tuple[str, ...] | None = None
     ) -> None:
-        super().__init__(**served)
         put = object.__setattr__
-        put(self, "_arrays", dict(arrays))
+        put(self, "_facts", facts)
+        put(self, "_arrays", arrays)
         put(self, "tensors", tensors)
         put(self, "labels", labels)
 
@@ -132,25 +154,14 @@ class Prediction(Served, Mapping[str, Any]):
 
     def row(self, index: int) -> Prediction:
         """One row's answer: the same outputs without the batch axis."""
-        return Prediction(
-            {name: array[index] for name, array in self._arrays.items()},
-            tensors={},
-            labels=self.labels,
-            **self._served(),
-        )
+        return Prediction(self._facts, {name: array[index] for name, array in self._arrays.items()}, {}, self.labels)
 
     def __repr__(self) -> str:
         outputs = ", ".join(f"{name}={_shape(array)}" for name, array in self._arrays.items())
         return f"<Prediction {outputs} from {self.model}@{self.version} by {self.backend}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (dict(self._arrays), dict(self.tensors), self.labels, self._served())
-
-
-def _rebuild(
-    arrays: dict[str, Any], tensors: dict[str, Any], labels: tuple[str, ...] | None, served: dict[str, Any]
-) -> Prediction:
-    return Prediction(arrays, tensors=tensors, labels=labels, **served)
+        return Prediction, (self._facts, self._arrays, dict(self.tensors), self.labels)
 
 
 def _shape(array: Any) -> str:

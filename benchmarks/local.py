@@ -1,0 +1,81 @@
+"""What local `predict` costs over calling the module: the digits CNN, numpy to numpy, batches of 1 and 64.
+
+Both run in turns in one process, on one thread of torch's; a figure is the median of the rounds' differences or
+ratios, of this thread's CPU time, which other processes on the machine disturb less.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+import aiaas_sdk as aiaas
+
+ROUNDS = 300
+
+
+class DigitsCNN(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(1600, 64), nn.ReLU(), nn.Linear(64, 10),
+        )  # fmt: skip
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layers(images)
+
+
+def _seconds(call: Callable[[], object], times: int) -> float:
+    begun = time.thread_time()
+    for _ in range(times):
+        call()
+    return (time.thread_time() - begun) / times
+
+
+def _compared(ours: Callable[[], object], raw: Callable[[], object], times: int) -> tuple[float, float, float]:
+    """Median seconds of the raw call, median difference, median ratio."""
+    pairs = []
+    for _ in range(ROUNDS):
+        pairs.append((_seconds(ours, times), _seconds(raw, times)))
+    return (
+        statistics.median(b for _, b in pairs),
+        statistics.median(a - b for a, b in pairs),
+        statistics.median(a / b for a, b in pairs),
+    )
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    module = DigitsCNN().eval()
+    images = np.random.default_rng(0).normal(size=(64, 1, 28, 28)).astype(np.float32)
+
+    def raw(x: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return module(torch.from_numpy(x)).numpy()
+
+    with tempfile.TemporaryDirectory() as folder:
+        address = aiaas.save(module, Path(folder) / "digits", example=images[:1])
+        with aiaas.load(address) as model:
+            print(f"{'local predict, digits CNN':32}{'raw, us':>10}{'over, us':>10}{'ratio':>8}")
+            for rows in (1, 64):
+                x = images[:rows]
+                assert np.array_equal(model.predict(x).array, raw(x))
+                base, over, ratio = _compared(lambda x=x: model.predict(x), lambda x=x: raw(x), 20 if rows == 1 else 2)
+                print(f"{'batch ' + str(rows):32}{1e6 * base:>10.0f}{1e6 * over:>+10.0f}{ratio:>8.3f}")
+        with aiaas.load("echo:?x=FP32[-1,1,28,28]") as echo:
+            x = images[:1]
+            over = statistics.median(_seconds(lambda: echo.predict(x), 100) for _ in range(ROUNDS))
+            print(f"{'echo, the SDK alone':32}{'':>10}{1e6 * over:>+10.0f}")
+
+
+if __name__ == "__main__":
+    main()
