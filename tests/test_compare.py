@@ -162,6 +162,13 @@ def test_outputs_of_other_shapes_or_names_are_unequal_and_told() -> None:
     assert not result.equal
 
 
+def test_the_only_outputs_are_compared_whatever_their_names_which_is_told() -> None:
+    with made({"y": X}) as a, made({"z": X + 1}) as b:
+        result = compare(a, b, X, repeat=0)
+    assert (result.equal, result.max_abs) == (False, 1.0)
+    assert result.outputs[0].problem == "b calls it 'z'"
+
+
 def test_where_nothing_differs_but_the_numbers_the_report_says_so() -> None:
     result = found(np.float32([1]), np.float32([2]))
     (cause,) = result.causes
