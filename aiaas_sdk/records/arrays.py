@@ -21,12 +21,21 @@ class SupportsArray(Protocol):
     def __array__(self) -> npt.NDArray[Any]: ...
 
 
+class Datatyped(Protocol):
+    """A tensor as it travels (`aiaas_sdk.tensors.Tensor`), taken as it is."""
+
+    @property
+    def datatype(self) -> str: ...
+    @property
+    def array(self) -> Any: ...
+
+
 class SupportsDlpack(Protocol):
     """Anything with `__dlpack__`."""
 
     def __dlpack__(self) -> Any: ...
 
 
-Array: TypeAlias = "npt.NDArray[Any] | np.generic | SupportsArray | SupportsDlpack | Numbers | Texts"
+Array: TypeAlias = "npt.NDArray[Any] | np.generic | SupportsArray | SupportsDlpack | Numbers | Texts | Datatyped"
 Arrays: TypeAlias = "Array | Mapping[str, Array]"
 """A bare array where the model has one input, else a mapping from input name to array."""

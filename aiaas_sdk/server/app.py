@@ -1,0 +1,182 @@
+"""The ASGI application: routes, and the one shape of every answer that says no.
+
+Each error is `{"error": "<text>"}` with `Content-Type: application/json` and nothing behind it: kserve's client
+compares the whole header, tritonclient reads the member. Exceptions end here, because a server that sees one
+closes the connection, and the next request on it is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection
+from typing import Any, Unpack
+
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.routing import Router
+from starlette.types import Message, Receive, Scope, Send
+
+from aiaas_sdk.errors import AiaasError, ConfigError
+from aiaas_sdk.records.options import Options
+from aiaas_sdk.server.bodies import MAX_BODY, MAX_INFLATED, LeftError, drain
+from aiaas_sdk.server.errors import RefusedError, phrase, refusal
+from aiaas_sdk.server.hosting import QUEUE, Hosting, Targets
+from aiaas_sdk.server.oip import Endpoints
+
+__all__ = ["App", "create_app"]
+
+logger = logging.getLogger("aiaas_sdk.server")
+_INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+
+
+class App:
+    """The application of a hosting.
+
+    Attributes:
+        hosting: the models.
+        draining: set where the server is about to end: it isn't ready, and answers close their connections.
+    """
+
+    def __init__(
+        self,
+        hosting: Hosting,
+        *,
+        max_body: int = MAX_BODY,
+        max_inflated: int = MAX_INFLATED,
+        hosts: Collection[str] | None = None,
+    ) -> None:
+        self.hosting = hosting
+        self.draining = False
+        self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
+        self._oip = Endpoints(
+            hosting, max_body=max_body, max_inflated=max_inflated, draining=lambda: self.draining
+        )
+        self._router = Router(
+            self._oip.routes(), redirect_slashes=False, lifespan=lambda _: self.hosting.running()
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._router(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._request(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sending = _Sending(self, send)
+        try:
+            await self._performed(scope, receive, sending)
+        except LeftError:
+            return
+        except Exception as error:
+            if sending.started:  # an answer can't be taken back; the server closes the connection
+                raise
+            await _refuse(_refused(error), receive, sending)
+
+    async def _performed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._hosts is not None:
+            _check_host(scope, self._hosts)
+        # ahead of the router, which costs a third of a small request
+        if scope["method"] == "POST" and (match := _INFER.fullmatch(scope["path"])) is not None:
+            await self._oip.infer(scope, receive, send, match[1], match[2])
+            return
+        scope["app"] = self  # the router raises its 404 and 405, instead of answering in plain text
+        await self._router(scope, receive, send)
+
+
+class _Sending:
+    """ASGI's `send`, which knows whether an answer has begun."""
+
+    __slots__ = ("_app", "_send", "started")
+
+    def __init__(self, app: App, send: Send) -> None:
+        self._app, self._send, self.started = app, send, False
+
+    async def __call__(self, message: Message) -> None:
+        if not self.started:
+            self.started = True
+            if self._app.draining:
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+        await self._send(message)
+
+
+# ---------------------------------------------------------------- saying no
+def _refused(error: Exception) -> RefusedError:
+    if isinstance(error, RefusedError):
+        return error
+    if isinstance(error, HTTPException):
+        headers = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
+        return RefusedError(error.status_code, _ROUTING.get(error.status_code, phrase(error.status_code)), headers=headers)
+    if isinstance(error, AiaasError):
+        return refusal(error, name="")
+    if isinstance(error, MemoryError):
+        logger.error("there was no memory for a request")
+        return RefusedError(503, "the server has no memory for this request now", retry_after=1.0, unread=True)
+    logger.error("a request failed", exc_info=error)
+    return RefusedError(500, "the server failed; its log says why")
+
+
+_ROUTING = {404: "there is nothing at this path", 405: "this path doesn't take this method"}
+
+
+async def _refuse(refused: RefusedError, receive: Receive, send: Send) -> None:
+    body = to_json({"error": refused.message})
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        *refused.header_lines(),
+    ]
+    if refused.unread:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": refused.unread})
+    if refused.unread:
+        await drain(receive)
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _check_host(scope: Scope, hosts: Collection[str]) -> None:
+    """A page of another site can reach a server on this machine under a name of its own (DNS rebinding)."""
+    for name, value in scope["headers"]:
+        if name == b"host" and _host(value.decode("latin-1")) not in hosts:
+            raise RefusedError(403, "this server isn't known under this Host", unread=True)
+
+
+def _host(value: str) -> str:
+    host = value.strip().lower()
+    return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
+
+
+# ---------------------------------------------------------------- the door
+def create_app(
+    targets: Targets,
+    *,
+    max_body: int = MAX_BODY,
+    max_inflated: int = MAX_INFLATED,
+    queue: int = QUEUE,
+    hosts: Collection[str] | None = None,
+    **options: Unpack[Options],
+) -> App:
+    """The application that serves models.
+
+    Args:
+        targets: each a folder of bundles, one bundle, an address, or `name=address`. A folder's models have the
+            names of their folders; an address gives the last part of its path, or its scheme.
+        max_body: bytes of a request's body that are taken; more is 413.
+        max_inflated: bytes that a compressed body may become.
+        queue: calls of one model that may wait or run at once; more is 503.
+        hosts: the names under which it may be called (the header Host); None for any.
+        options: those of `load`, for each model whose backend takes them.
+
+    Raises:
+        ConfigError: two models have one name, there is none, or an argument is impossible.
+        AddressError, ModelNotFoundError, ...: as `load` says. Nothing is opened before the server runs.
+    """
+    for name, value in (("max_body", max_body), ("max_inflated", max_inflated)):
+        if value < 1:
+            raise ConfigError(f"{name} is {value}", hint="Give bytes, from 1 on")
+    found: dict[str, Any] = dict(options)
+    hosting = Hosting(targets, queue=queue, options=found)
+    return App(hosting, max_body=max_body, max_inflated=max_inflated, hosts=hosts)
