@@ -6,11 +6,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO_INSTALLED := .venv/.demo-installed
 
-
 # The tests are of what is installed, not of a path that the caller's shell happens to have.
 unexport PYTHONPATH
 
-.PHONY: demo test test-quick lint docs wheel-smoke clean
+.PHONY: demo test test-quick lint docs bench wheel-smoke clean
 
 # What a user sees.
 demo: $(DEMO_INSTALLED)
@@ -33,6 +32,12 @@ lint: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
+# Ratios against what others use, in the same run; nothing of it is a test. Some minutes.
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/imports.py
+	$(BIN)/python benchmarks/local.py
+	$(BIN)/python benchmarks/remote.py
 
 wheel-smoke: $(INSTALLED)
 	PYTHON=$(BIN)/python scripts/wheel-smoke.sh

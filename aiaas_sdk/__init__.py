@@ -16,9 +16,20 @@ if TYPE_CHECKING:
     from aiaas_sdk.api import load_async as load_async
     from aiaas_sdk.api import save as save
     from aiaas_sdk.architectures import architecture as architecture
+    from aiaas_sdk.compare import compare as compare
     from aiaas_sdk.errors import *  # noqa: F403
     from aiaas_sdk.model import AsyncModel as AsyncModel
     from aiaas_sdk.model import Model as Model
+    from aiaas_sdk.records.comparison import Comparison as Comparison
+    from aiaas_sdk.records.language import AsyncStream as AsyncStream
+    from aiaas_sdk.records.language import Delta as Delta
+    from aiaas_sdk.records.language import Embeddings as Embeddings
+    from aiaas_sdk.records.language import Generation as Generation
+    from aiaas_sdk.records.language import Message as Message
+    from aiaas_sdk.records.language import Prompt as Prompt
+    from aiaas_sdk.records.language import Sampling as Sampling
+    from aiaas_sdk.records.language import Stream as Stream
+    from aiaas_sdk.records.language import ToolCall as ToolCall
     from aiaas_sdk.records.model import BackendInfo as BackendInfo
     from aiaas_sdk.records.model import ModelInfo as ModelInfo
     from aiaas_sdk.records.model import Stats as Stats
@@ -26,21 +37,45 @@ if TYPE_CHECKING:
     from aiaas_sdk.records.model import Timing as Timing
     from aiaas_sdk.records.model import Usage as Usage
     from aiaas_sdk.records.options import Options as Options
+    from aiaas_sdk.records.policies import Breaker as Breaker
+    from aiaas_sdk.records.policies import Budget as Budget
+    from aiaas_sdk.records.policies import Cache as Cache
+    from aiaas_sdk.records.policies import Hedge as Hedge
+    from aiaas_sdk.records.policies import Limits as Limits
+    from aiaas_sdk.records.policies import Privacy as Privacy
     from aiaas_sdk.records.policies import Retry as Retry
     from aiaas_sdk.records.prediction import Prediction as Prediction
+    from aiaas_sdk.records.prediction import Served as Served
     from aiaas_sdk.records.secret import Secret as Secret
     from aiaas_sdk.records.secret import env as env
+    from aiaas_sdk.records.training import Explanation as Explanation
+    from aiaas_sdk.records.training import Training as Training
+    from aiaas_sdk.records.training import TrainingRun as TrainingRun
     from aiaas_sdk.registry import available_backends as available_backends
 
 _HOMES = {
     "api": ("create", "load", "load_async", "save"),
     "architectures": ("architecture",),
+    "compare": ("compare",),
     "model": ("AsyncModel", "Model"),
+    "records.comparison": ("Comparison",),
+    "records.language": (
+        "AsyncStream",
+        "Delta",
+        "Embeddings",
+        "Generation",
+        "Message",
+        "Prompt",
+        "Sampling",
+        "Stream",
+        "ToolCall",
+    ),
     "records.model": ("BackendInfo", "ModelInfo", "Stats", "TensorSpec", "Timing", "Usage"),
     "records.options": ("Options",),
-    "records.policies": ("Retry",),
-    "records.prediction": ("Prediction",),
+    "records.policies": ("Breaker", "Budget", "Cache", "Hedge", "Limits", "Privacy", "Retry"),
+    "records.prediction": ("Prediction", "Served"),
     "records.secret": ("Secret", "env"),
+    "records.training": ("Explanation", "Training", "TrainingRun"),
     "registry": ("available_backends",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -38,3 +38,25 @@ assert np.array_equal(back.array, x)
 print(f"wheel ok: aiaas-sdk {aiaas.__version__} on Python {sys.version.split()[0]}")
 PYTHON
 "$work/venv/bin/python" smoke.py
+
+# The command says what it lacks, and works once that is there; then a server and a client, both from the wheel.
+if "$work/venv/bin/aiaas" --version >lacking.txt 2>&1; then echo 'aiaas ran without its extra' >&2; exit 1; fi
+grep -q 'aiaas-sdk\[cli\]' lacking.txt || { cat lacking.txt >&2; exit 1; }
+"$work/venv/bin/python" -m pip install -q -c "$root/constraints.txt" "$1[cli,serve]"
+"$work/venv/bin/aiaas" --version
+"$work/venv/bin/aiaas" serve 'e=echo:?x=FP32[-1,3]' --port 0 >serve.txt 2>&1 &
+server=$!
+trap 'kill $server 2>/dev/null || true; rm -rf "$work"' EXIT
+url=
+for _ in $(seq 100); do
+  url=$(grep -o "http://127[0-9.:]*" serve.txt | head -n 1)
+  [ -z "$url" ] || break
+  kill -0 $server 2>/dev/null || break
+  sleep 0.2
+done
+[ -n "$url" ] || { cat serve.txt >&2; exit 1; }
+echo '[[1, 2, 3]]' | "$work/venv/bin/aiaas" predict "$url/v2/models/e" - | tee answer.txt
+grep -q '3' answer.txt
+kill $server
+wait $server
+echo "wheel ok: aiaas serve and aiaas predict"
