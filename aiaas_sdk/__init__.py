@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from aiaas_sdk.api import load_async as load_async
     from aiaas_sdk.api import save as save
     from aiaas_sdk.architectures import architecture as architecture
-    from aiaas_sdk.compare import compare as compare
     from aiaas_sdk.errors import *  # noqa: F403
     from aiaas_sdk.model import AsyncModel as AsyncModel
     from aiaas_sdk.model import Model as Model
+    from aiaas_sdk.parity import compare as compare
     from aiaas_sdk.records.comparison import Comparison as Comparison
     from aiaas_sdk.records.language import AsyncStream as AsyncStream
     from aiaas_sdk.records.language import Delta as Delta
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "api": ("create", "load", "load_async", "save"),
     "architectures": ("architecture",),
-    "compare": ("compare",),
+    "parity": ("compare",),
     "model": ("AsyncModel", "Model"),
     "records.comparison": ("Comparison",),
     "records.language": (

@@ -228,7 +228,9 @@ def _take_torch(value: Any, spec: TensorSpec, where: str) -> Any:
 def _take_other(value: Any, spec: TensorSpec, where: str) -> Storage:
     if type(value) is np.ndarray:
         return _take_numpy(value, spec, where)
-    if isinstance(value, np.generic) and value.dtype != DATATYPES[spec.datatype].dtype:
+    # .item() of numpy's own bytes would cut trailing zero bytes; they are `bytes` already
+    plain = isinstance(value, bytes | str) or not isinstance(value, np.generic)
+    if not plain and value.dtype != DATATYPES[spec.datatype].dtype:
         value = value.item()
     if isinstance(value, list | tuple | bool | int | float | str | bytes):
         return _take_python(value, spec, where)
@@ -603,7 +605,7 @@ def _floats(kind: Datatype, flat: list[Any], types: set[type]) -> Storage:
     wide = np.array(flat, np.float64)
     if kind.name == "FP64":
         return wide
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # a signalling NaN is invalid
         narrow = wide.astype(np.float32 if kind.name == "BF16" else kind.dtype)
     if (np.isinf(narrow) & np.isfinite(wide)).any():
         raise _Misfit("numbers out of range")

@@ -19,7 +19,7 @@ class OutputDifference:
         equal: within the tolerances; exactly the same for whole numbers, truth values and BYTES.
         max_abs, max_rel: the largest differences; None where there are no numbers to subtract.
         differing, elements: how many elements are out of tolerance, and how many there are.
-        problem: why it can't be compared element by element, or None.
+        problem: why it is unequal whatever its elements are (it is missing, has another shape or name), or None.
     """
 
     name: str
@@ -52,8 +52,9 @@ class Comparison:
     """Two models that were given the same inputs. `str()` is a table of it.
 
     Attributes:
-        equal: every output is there on both sides, has the same shape, and all `|a - b| <= atol + rtol * |b|`
-            (NaN equals NaN; whole numbers, truth values and BYTES exactly); and the label maps don't differ.
+        equal: every output is there on both sides by the same name, has the same shape, and all
+            `|a - b| <= atol + rtol * |b|` (NaN equals NaN; whole numbers, truth values and BYTES exactly); and the
+            label maps don't differ.
         max_abs: the largest `|a - b|` of all outputs; inf where something can't be subtracted.
         max_rel: the largest `|a - b| / |b|`; where b is 0, inf if the difference is above atol, else left out.
         label_agreement: the share of rows for which both name the same class, by its label where both have
@@ -116,9 +117,7 @@ class Comparison:
 
 
 def _output_line(output: OutputDifference) -> tuple[str, ...]:
-    if output.problem is not None:
-        return (output.name, "-", "-", output.problem)
-    found = f"{output.differing} of {output.elements}"
+    found = output.problem or f"{output.differing} of {output.elements}"
     return (output.name, _number(output.max_abs), _number(output.max_rel), found)
 
 

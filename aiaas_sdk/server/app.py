@@ -49,12 +49,8 @@ class App:
         self.hosting = hosting
         self.draining = False
         self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
-        self._oip = Endpoints(
-            hosting, max_body=max_body, max_inflated=max_inflated, draining=lambda: self.draining
-        )
-        self._router = Router(
-            self._oip.routes(), redirect_slashes=False, lifespan=lambda _: self.hosting.running()
-        )
+        self._oip = Endpoints(hosting, max_body=max_body, max_inflated=max_inflated, draining=lambda: self.draining)
+        self._router = Router(self._oip.routes(), redirect_slashes=False, lifespan=lambda _: self.hosting.running())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -76,8 +72,7 @@ class App:
             await _refuse(_refused(error), receive, sending)
 
     async def _performed(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._hosts is not None:
-            _check_host(scope, self._hosts)
+        _check_head(scope, self._hosts)
         # ahead of the router, which costs a third of a small request
         if scope["method"] == "POST" and (match := _INFER.fullmatch(scope["path"])) is not None:
             await self._oip.infer(scope, receive, send, match[1], match[2])
@@ -108,7 +103,9 @@ def _refused(error: Exception) -> RefusedError:
         return error
     if isinstance(error, HTTPException):
         headers = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
-        return RefusedError(error.status_code, _ROUTING.get(error.status_code, phrase(error.status_code)), headers=headers)
+        return RefusedError(
+            error.status_code, _ROUTING.get(error.status_code, phrase(error.status_code)), headers=headers
+        )
     if isinstance(error, AiaasError):
         return refusal(error, name="")
     if isinstance(error, MemoryError):
@@ -137,11 +134,23 @@ async def _refuse(refused: RefusedError, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": b""})
 
 
-def _check_host(scope: Scope, hosts: Collection[str]) -> None:
-    """A page of another site can reach a server on this machine under a name of its own (DNS rebinding)."""
+def _check_head(scope: Scope, hosts: Collection[str] | None) -> None:
+    """Refuse what could mean two things, and what a page of another site could send.
+
+    A body with two lengths ends elsewhere for a proxy than for us (RFC 9112 6.1; h11 lets it through). A page
+    reaches a server on this machine under a name of its own (DNS rebinding).
+    """
+    lengths = 0
     for name, value in scope["headers"]:
-        if name == b"host" and _host(value.decode("latin-1")) not in hosts:
+        if name in _LENGTHS:
+            lengths += 1
+        elif name == b"host" and hosts is not None and _host(value.decode("latin-1")) not in hosts:
             raise RefusedError(403, "this server isn't known under this Host", unread=True)
+    if lengths > 1:
+        raise RefusedError(400, "the request gives its length twice", unread=True)
+
+
+_LENGTHS = (b"content-length", b"transfer-encoding")
 
 
 def _host(value: str) -> str:

@@ -1,76 +1,183 @@
-"""A request's body: bounded, in one piece of memory, its tensors aligned."""
+"""A request's body: one buffer, never larger than allowed, unpacked where it was packed."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import re
 import zlib
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
-from starlette.requests import ClientDisconnect, Request
-
-from aiaas_sdk.errors import InputError, PayloadTooLargeError
 from aiaas_sdk.flow import Buffer
-from aiaas_sdk.wire.oip import HEADER_LENGTH
+from aiaas_sdk.server.errors import RefusedError
 
-__all__ = ["MAX_BODY", "read"]
+__all__ = ["MAX_BODY", "MAX_INFLATED", "LeftError", "drain", "read_body"]
 
-MAX_BODY = 1 << 30
-"""Bytes of a request at most, also after it was unpacked."""
-ALIGNMENT = 64
-WINDOWS = {"gzip": 31, "deflate": 15}
-"""zlib's window bits for the content encodings that are taken."""
+MAX_BODY = 1024**3
+"""Bytes of a body that are taken."""
+MAX_INFLATED = 64 * 1024**2
+"""Bytes that a compressed body may become: a megabyte of gzip can hold a gigabyte. Triton's limit for any body."""
+_ALIGNMENT = 64
+_MEMBERS = 16  # of a gzip body
+_STEP = 64 * 1024  # bytes that are unpacked at once
+_DRAINED = 2.0  # seconds, and
+_DRAINED_BYTES = 16 * 1024**2  # bytes, for which the rest of a refused body is read and thrown away
 
 
-async def read(request: Request, limit: int = MAX_BODY) -> Buffer:
-    """The whole body.
+class LeftError(Exception):
+    """The client has gone: nobody is there to be answered."""
+
+
+async def read_body(
+    headers: Mapping[str, str], receive: Any, *, limit: int, inflated: int = MAX_INFLATED, head: str | None = None
+) -> Buffer:
+    """The whole body, unpacked.
+
+    Args:
+        headers: the request's, names in lower case.
+        receive: ASGI's.
+        limit: bytes that may arrive; inflated: bytes that a compressed body may be, and become.
+        head: the header with the number of bytes before the tensors, which are put at a multiple of 64 in memory.
 
     Raises:
-        PayloadTooLargeError: it is, or says that it is, larger than `limit`; what is left isn't read.
-        InputError: it can't be unpacked, or isn't as long as it says.
+        RefusedError: 413 too large, 415 an unknown encoding, 400 what can't be unpacked.
+        LeftError: the client has gone.
     """
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
-        raise _too_large(limit)
-    if encoding in ("identity", "") and length.isdigit():
-        return await _fill(request, int(length))
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > limit:
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "", "gzip", "x-gzip", "deflate"):
+        raise RefusedError(415, "the body's Content-Encoding is none of gzip, deflate and identity", unread=True)
+    plain = encoding in ("identity", "")
+    allowed = limit if plain else min(limit, inflated)
+    length = _length(headers)
+    if length is not None and length > allowed:
+        raise _too_large(allowed)
+    body = await _whole(receive, length, allowed, _text_length(headers, head) if plain else 0)
+    return body if plain or not len(body) else await asyncio.to_thread(_unpacked, body, encoding, allowed)
+
+
+def _length(headers: Mapping[str, str]) -> int | None:
+    text = headers.get("content-length")
+    if text is None or "transfer-encoding" in headers:
+        return None
+    if not re.fullmatch(r"[0-9]{1,19}", text):
+        raise RefusedError(400, "the header Content-Length is no length", unread=True)
+    return int(text)
+
+
+def _text_length(headers: Mapping[str, str], name: str | None) -> int:
+    text = headers.get(name, "") if name else ""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0
+
+
+def _too_large(limit: int) -> RefusedError:
+    return RefusedError(413, f"the body is larger than the {limit} bytes that this server takes", unread=True)
+
+
+# ---------------------------------------------------------------- reading
+async def _whole(receive: Any, length: int | None, limit: int, text: int) -> Buffer:
+    piece, more = await _piece(receive)
+    if not more:
+        if len(piece) > limit:
             raise _too_large(limit)
-    return body if encoding in ("identity", "") else _unpacked(body, encoding, limit)
+        return piece
+    if length is None:
+        return await _growing(receive, piece, limit)
+    buffer = _aligned(length, text)
+    filled = 0
+    while True:
+        end = filled + len(piece)
+        if end > length:  # the server before us lets nothing through that is longer or shorter; another might
+            raise RefusedError(400, "the body is longer than its Content-Length", unread=True)
+        buffer[filled:end] = piece
+        filled = end
+        if not more:
+            break
+        piece, more = await _piece(receive)
+    if filled != length:
+        raise RefusedError(400, "the body is shorter than its Content-Length", unread=True)
+    return buffer
 
 
-async def _fill(request: Request, length: int) -> Buffer:
-    """Into memory placed so that what lies behind the JSON head starts at a multiple of 64."""
-    head = request.headers.get(HEADER_LENGTH, "0").strip()
-    memory = np.empty(length + ALIGNMENT, np.uint8)
-    start = -(memory.ctypes.data + (int(head) if head.isdigit() and len(head) < 12 else 0)) % ALIGNMENT
-    view, at = memory[start : start + length].data, 0
-    async for piece in request.stream():
-        if at + len(piece) > length:
-            raise InputError("the body is longer than its content-length")
-        view[at : at + len(piece)] = piece
-        at += len(piece)
-    if at != length:
-        raise ClientDisconnect
-    return view
-
-
-def _unpacked(body: bytearray, encoding: str, limit: int) -> bytes:
-    if encoding not in WINDOWS:
-        raise InputError(f"the content encoding {encoding[:20]!r} isn't taken", hint="Send gzip, deflate or identity")
-    unpacker = zlib.decompressobj(WINDOWS[encoding])
-    try:
-        data = unpacker.decompress(body, limit + 1)
-    except zlib.error:
-        raise InputError(f"the body isn't {encoding}") from None
-    if len(data) > limit:
+async def _growing(receive: Any, piece: bytes, limit: int) -> Buffer:
+    """A body whose length nobody said; what was read of one that is too long stays below limit + one piece."""
+    body, more = bytearray(piece), True
+    while more and len(body) <= limit:
+        piece, more = await _piece(receive)
+        body += piece
+    if len(body) > limit:
         raise _too_large(limit)
-    if not unpacker.eof:
-        raise InputError(f"the body's {encoding} data stops too early")
-    return data
+    return body
 
 
-def _too_large(limit: int) -> PayloadTooLargeError:
-    return PayloadTooLargeError(f"the body is larger than {limit} bytes", status=413)
+async def _piece(receive: Any) -> tuple[bytes, bool]:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise LeftError
+    return message.get("body", b""), message.get("more_body", False)
+
+
+def _aligned(length: int, text: int) -> memoryview:
+    """Memory for a body, laid so that what follows its first `text` bytes starts at a multiple of 64.
+
+    It is untouched: what a claimed length takes of the machine is address space, until bytes come.
+    """
+    import numpy as np
+
+    room = np.empty(length + _ALIGNMENT, np.uint8)
+    start = -(room.ctypes.data + min(text, length)) % _ALIGNMENT
+    return room.data[start : start + length]
+
+
+async def drain(receive: Any) -> None:
+    """Read and forget what still comes, for a while.
+
+    A client that is still sending when the connection closes gets a reset, and may lose the answer that
+    explains it.
+    """
+    taken = 0
+    with contextlib.suppress(TimeoutError, LeftError):
+        async with asyncio.timeout(_DRAINED):
+            more = True
+            while more and taken < _DRAINED_BYTES:
+                piece, more = await _piece(receive)
+                taken += len(piece)
+
+
+# ---------------------------------------------------------------- unpacking
+def _unpacked(body: Buffer, encoding: str, limit: int) -> Buffer:
+    """gzip (RFC 1952, of some members) or deflate (RFC 9110 8.4.1.2: zlib; some send it bare)."""
+    try:
+        if encoding != "deflate":
+            return _inflated(body, 31, limit)
+        wrapped = len(body) >= 2 and body[0] & 15 == 8 and (body[0] << 8 | body[1]) % 31 == 0  # RFC 1950 2.2
+        return _inflated(body, 15 if wrapped else -15, limit)
+    except zlib.error:
+        raise RefusedError(400, f"the body isn't what its Content-Encoding says: {encoding}") from None
+
+
+def _inflated(body: Buffer, window: int, limit: int) -> bytearray:
+    """In steps, both ways: zlib copies what it hasn't used yet, and what a bomb becomes is never held twice."""
+    found, members = bytearray(), 1
+    inflater = zlib.decompressobj(window)
+    for start in range(0, len(body), _STEP):
+        rest = bytes(body[start : start + _STEP])
+        while rest:
+            if inflater.eof:
+                members += 1
+                if window != 31 or members > _MEMBERS:
+                    raise zlib.error("something follows it")
+                inflater = zlib.decompressobj(window)
+            _extend(found, inflater.decompress(rest, _STEP), limit)
+            rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
+    while not inflater.eof:
+        if not (piece := inflater.decompress(b"", _STEP)):
+            raise zlib.error("it ends early")
+        _extend(found, piece, limit)
+    return found
+
+
+def _extend(found: bytearray, piece: bytes, limit: int) -> None:
+    if len(found) + len(piece) > limit:
+        raise RefusedError(413, f"the body becomes larger than {limit} bytes when it is unpacked")
+    found += piece

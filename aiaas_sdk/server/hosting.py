@@ -1,165 +1,328 @@
-"""The models that a server has, by name and version."""
+"""The served models: from targets to models by name, opened once, other versions on demand."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any
+import os
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
 
-from aiaas_sdk.address import parse
+from aiaas_sdk.address import Address, parse
 from aiaas_sdk.api import load_async
 from aiaas_sdk.bundle import repository
 from aiaas_sdk.errors import (
+    AddressError,
     AiaasError,
     ConfigError,
-    ConnectError,
     DeadlineExceededError,
     ModelNotFoundError,
-    UnavailableError,
+    UnsupportedOperationError,
 )
+from aiaas_sdk.finding import check_options, find
 from aiaas_sdk.model import AsyncModel
 from aiaas_sdk.records.model import ModelInfo
+from aiaas_sdk.records.options import ENGINE_OPTIONS
+from aiaas_sdk.registry import backend_class
+from aiaas_sdk.server.errors import PAUSE, RefusedError
 
-__all__ = ["Hosted", "Hosting"]
+__all__ = ["QUEUE", "Hosted", "Hosting", "Targets"]
 
+Targets: TypeAlias = "Sequence[str | PathLike[str]]"
 logger = logging.getLogger("aiaas_sdk.server")
-ABSENT = (ConnectError, DeadlineExceededError, UnavailableError)
-"""Failures to open that may pass: a server before remote models starts all the same."""
+
+QUEUE = 256
+"""Calls of one model that may wait or run at once; a further one is told 503 at once."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between two tries to open a model behind an endpoint
+_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)=(.+)", re.DOTALL)
+_NAME = re.compile(r"[^/\x00-\x1f\x7f]{1,200}")
 
 
-@dataclass(slots=True)
 class Hosted:
-    """One name: its address, its model, and the other versions that somebody has asked for."""
+    """One served model: the version that its address means, and others that were asked for.
 
-    name: str
-    address: str
-    model: AsyncModel[Any, Any]
-    pinned: dict[str, AsyncModel[Any, Any]] = field(default_factory=dict)
-    guard: asyncio.Lock = field(default_factory=asyncio.Lock)
+    Attributes:
+        name: under which it is served.
+        address: where it is.
+        remote: it is behind another endpoint, which may come and go.
+        timeout: seconds that the operator allows a call; None where there is no limit.
+        failure: why the last try to open it failed; None before it and where it succeeded.
+    """
+
+    def __init__(self, name: str, address: str, options: Mapping[str, Any], queue: int = QUEUE) -> None:
+        self.name = name
+        self._text, self._queue = address, queue
+        self.address, self._options = _resolved(address, options)
+        self.remote = self.address.origin is not None or self.address.scheme == "route"
+        self.timeout: float | None = self._options.get("timeout")
+        self.failure: AiaasError | None = None
+        self._model = load_async(address, **options)
+        self._info: ModelInfo | None = None
+        self._versions: dict[str, AsyncModel[Any, Any]] = {}
+        self._loading = asyncio.Lock()
+        self._running = 0
+
+    # ------------------------------------------------------------ what it is
+    @property
+    def info(self) -> ModelInfo | None:
+        """What it says of itself; None until it is open."""
+        return self._info
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The versions that may be asked for: all that are there, or the one that the operator pinned."""
+        info = self._info
+        if info is None:
+            return ()
+        return (info.version,) if self.address.version and info.version else info.versions
+
+    @property
+    def loaded(self) -> frozenset[str | None]:
+        """The versions that are open."""
+        return frozenset() if self._info is None else frozenset((self._info.version, *self._versions))
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """The operator's words for it, which no client should read: its address, and its path or URL."""
+        words = (str(self.address), self._text, f"{self.address.scheme}:{self.address.target}", self.address.target)
+        # a short word could be anybody's
+        return tuple(word for word in words if ":" in word or "/" in word or os.sep in word)
+
+    # ------------------------------------------------------------ opening
+    async def opened(self) -> ModelInfo:
+        """Open it unless it is open.
+
+        Raises:
+            AiaasError: it can't be opened; the next call tries again.
+        """
+        if self._info is None:
+            try:
+                self._info = await self._model.info()
+            except AiaasError as error:
+                self.failure = error
+                raise
+            self.failure = None
+        return self._info
+
+    async def keep_opening(self) -> None:
+        """Open it; a model behind an endpoint is tried again, with growing pauses, until that answers."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                info = await self.opened()
+            except AiaasError as error:
+                logger.error("model %r can't be opened: %s", self.name, error)
+                if not (self.remote or error.retryable or isinstance(error, DeadlineExceededError)):
+                    return
+            except Exception:
+                logger.exception("model %r can't be opened", self.name)
+                return
+            else:
+                logger.info("model %r is ready: version %s", self.name, info.version)
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def version(self, version: str | None) -> AsyncModel[Any, Any]:
+        """The model of a version, opened; None is the one that the address means.
+
+        Raises:
+            ModelNotFoundError: there is no such version.
+        """
+        info = await self.opened()
+        if version in (None, info.version):
+            return self._model
+        if version not in self.versions:
+            known = ", ".join(self.versions) or "none that it tells"
+            raise ModelNotFoundError(f"model {self.name!r} has no version {_shown(version)}; its versions: {known}")
+        return self._versions.get(version or "") or await self._load(str(version))
+
+    async def _load(self, version: str) -> AsyncModel[Any, Any]:
+        async with self._loading:
+            if (found := self._versions.get(version)) is not None:
+                return found
+            model = load_async(_pinned(self.address, version), **self._options)
+            try:
+                await model.info()
+            except BaseException:
+                await model.aclose()
+                raise
+            self._versions[version] = model
+            return model
+
+    # ------------------------------------------------------------ serving
+    async def ready(self, version: str | None) -> bool:
+        """Whether it can serve now. A model that isn't open yet isn't ready; nothing waits for it."""
+        if self._info is None:
+            return False
+        return await (await self.version(version)).ready()
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """A place among the calls that wait or run.
+
+        Raises:
+            RefusedError: 503, all are taken.
+        """
+        if self._running >= self._queue:
+            raise RefusedError(503, f"model {self.name!r} is overloaded; try again later", retry_after=PAUSE)
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+    async def close(self) -> None:
+        for model in (self._model, *self._versions.values()):
+            await model.aclose()
 
 
 class Hosting:
-    """What a server serves.
+    """The served models by name.
 
     Args:
-        targets: a folder (a bundle, or a repository of bundles), an address, a name of the settings, or
-            NAME=ADDRESS.
+        targets: a folder of bundles, or one bundle; an address; `name=address`.
+        queue: calls of one model that may wait or run at once.
+        options: those of `load`; each model is given those that its backend takes.
 
     Raises:
         ConfigError: two models have one name, or there is none.
-        AiaasError: whatever `load` says of an address.
+        AddressError, ModelNotFoundError, ...: as `load` says; nothing is opened.
     """
 
-    def __init__(self, targets: Sequence[str]) -> None:
-        self._hosted: dict[str, Hosted] = {}
+    def __init__(self, targets: Targets, *, queue: int = QUEUE, options: Mapping[str, Any] | None = None) -> None:
+        if isinstance(targets, str | PathLike):
+            raise ConfigError("targets is one text", hint=f"Give a list: [{os.fspath(targets)!r}]")
+        if queue < 1:
+            raise ConfigError(f"queue is {queue}", hint="Give a whole number from 1 on")
+        options = dict(options or {})
+        check_options(options)
+        self.models: dict[str, Hosted] = {}
+        used: set[str] = set()
         for target in targets:
-            for name, address in _named(target).items():
-                if name in self._hosted:
-                    raise ConfigError(f"two models have the name {name!r}", hint="Give one another: NAME=ADDRESS")
-                self._hosted[name] = Hosted(name, address, load_async(address))
-        if not self._hosted:
-            raise ConfigError("there is no model to serve", hint="Give a folder of bundles, an address or NAME=ADDRESS")
+            for name, address in _named(os.fspath(target)):
+                mine = _taken(address, options)
+                used |= mine.keys()
+                self._add(Hosted(name, address, mine, queue))
+        if not self.models:
+            raise ConfigError("there is nothing to serve", hint="Give a folder of bundles, or addresses")
+        if unused := sorted(options.keys() - used):
+            raise UnsupportedOperationError(f"none of the served models has a use for the option {unused[0]!r}")
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._hosted)
+    def _add(self, hosted: Hosted) -> None:
+        if hosted.name in self.models:
+            raise ConfigError(
+                f"two models have the name {hosted.name!r}: {self.models[hosted.name].address} and {hosted.address}",
+                hint=f"Give one another name: other-{hosted.name}={hosted.address}",
+            )
+        self.models[hosted.name] = hosted
 
-    async def open(self) -> None:
-        """Open every model. One whose peer can't be reached yet is tried again when it is asked for."""
-        for hosted in self._hosted.values():
-            try:
-                await hosted.model.info()
-            except ABSENT as error:
-                logger.warning("%s isn't there yet: %s", hosted.name, error)
-
-    async def close(self) -> None:
-        for hosted in self._hosted.values():
-            for model in (hosted.model, *hosted.pinned.values()):
-                await model.aclose()
-
-    async def find(self, name: str, version: str | None = None) -> tuple[AsyncModel[Any, Any], ModelInfo]:
-        """A model and what it is.
+    def named(self, name: str) -> Hosted:
+        """The model of a name.
 
         Raises:
-            ModelNotFoundError: nobody has the name, or it hasn't the version.
+            ModelNotFoundError: there is none.
         """
-        hosted = self._hosted.get(name)
+        hosted = self.models.get(name)
         if hosted is None:
-            raise ModelNotFoundError(f"there is no model {name[:80]!r} here")
-        info = await hosted.model.info()
-        if version in (None, info.version):
-            return hosted.model, info
-        assert version is not None
-        if version not in _versions(info, hosted.address):
-            raise ModelNotFoundError(f"{name} has no version {version[:40]!r}")
-        model = await self._pinned(hosted, version)
-        return model, await model.info()
+            raise ModelNotFoundError(f"there is no model {_shown(name)}")
+        return hosted
 
-    async def _pinned(self, hosted: Hosted, version: str) -> AsyncModel[Any, Any]:
-        async with hosted.guard:
-            if version not in hosted.pinned:
-                hosted.pinned[version] = load_async(f"{hosted.address}@{version}")
-            return hosted.pinned[version]
+    @property
+    def waited_for(self) -> tuple[str, ...]:
+        """The models that aren't open yet, or can't be opened."""
+        return tuple(name for name, hosted in self.models.items() if hosted.info is None)
 
-    async def ready(self, name: str | None = None, version: str | None = None) -> bool:
-        """Whether one model, or every one, can serve now."""
+    async def open(self) -> None:
+        """Open the models that are here. An endpoint may come later, and isn't waited for.
+
+        Raises:
+            AiaasError: one can't be opened.
+        """
+        for hosted in self.models.values():
+            if not hosted.remote:
+                await hosted.opened()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Opens in the background what isn't open yet, and closes all at the end."""
+        tasks = [asyncio.ensure_future(hosted.keep_opening()) for hosted in self.models.values()]
         try:
-            for each in [name] if name is not None else self._hosted:
-                model, _ = await self.find(each, version)
-                if not await model.ready():
-                    return False
-        except ModelNotFoundError:
-            if name is not None:
-                raise
-            return False
-        except AiaasError:
-            return False
-        return True
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.close()
 
-    async def index(self) -> list[Mapping[str, Any]]:
-        """Each version of each model, as the model repository extension lists them."""
-        found: list[Mapping[str, Any]] = []
-        for hosted in self._hosted.values():
-            try:
-                info = await hosted.model.info()
-            except AiaasError as error:
-                found.append({"name": hosted.name, "state": "UNAVAILABLE", "reason": type(error).__name__})
-                continue
-            for version in _versions(info, hosted.address) or (None,):
-                entry = {"name": hosted.name, "version": version, "state": "READY"}
-                found.append({key: value for key, value in entry.items() if value is not None})
-        return found
+    async def close(self) -> None:
+        for hosted in self.models.values():
+            await hosted.close()
 
 
-def _versions(info: ModelInfo, address: str) -> tuple[str, ...]:
-    """The versions that are served: all, or the one that the operator pinned."""
-    if parse(address).version is not None:
-        return (info.version,) if info.version else ()
-    return info.versions
+# ---------------------------------------------------------------- targets
+def _named(target: str) -> Iterator[tuple[str, str]]:
+    """The name and address of each model of a target."""
+    path = Path(target)
+    if target.strip() and path.is_dir():
+        found = repository(path)
+        if not found:
+            raise ConfigError(f"{target} holds no model", hint="aiaas.save(module, path, example=...) writes one")
+        yield from ((_checked(name), f"torch:{folder}") for name, folder in found.items())
+    elif named := _NAMED.fullmatch(target):
+        yield named[1], named[2]
+    else:
+        yield _checked(_own_name(parse(target))), target
 
 
-def _named(target: str) -> dict[str, str]:
-    """Name and address of each model behind a target."""
-    name, mark, address = target.partition("=")
-    if mark and not _is_address(name):
-        if not name or "/" in name:
-            raise ConfigError(f"{target!r}: {name!r} can't be a name", hint="Write NAME=ADDRESS, without / in NAME")
-        return {name: address}
-    if Path(target).is_dir():
-        bundles = repository(Path(target))
-        if not bundles:
-            raise ModelNotFoundError(
-                f"{target} holds no bundle", hint="A repository has NAME/VERSION/model.json; aiaas.save writes it"
-            )
-        return {name: f"torch:{path}" for name, path in bundles.items()}
-    found = parse(target)
-    last = PurePosixPath(found.target.partition("?")[0].rstrip("/")).name
-    return {found.model or last or found.scheme: target}
+def _own_name(address: Address) -> str:
+    """The model of an address, or the last part of its path, or else its scheme."""
+    if address.model:
+        return address.model
+    if address.scheme == "torch":
+        return Path(address.target).resolve().name
+    last = address.target.rstrip("/").rpartition("/")[2]
+    return last if re.fullmatch(r"[\w.-]+", last) else address.scheme
 
 
-def _is_address(text: str) -> bool:
-    """What stands before the first = belongs to the address itself, as in echo:?x=FP32[-1]."""
-    return ":" in text or "/" in text or "?" in text
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name) or name in (".", ".."):
+        raise AddressError(f"{name[:80]!r} can't be the name of a served model", hint="Give one: NAME=ADDRESS")
+    return name
+
+
+def _resolved(address: str, options: Mapping[str, Any]) -> tuple[Address, dict[str, Any]]:
+    """The address that a bare name stands for, with the options that its entry in the settings gives it."""
+    found = find(address, options)
+    if found.route:
+        return Address("route", found.text, None, found.text), dict(options)
+    member = found.members[0]
+    return member.address, _concerning(member.address, member.options)
+
+
+def _taken(address: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that mean something to the address's backend."""
+    found = find(address, options)
+    return dict(options) if found.route else _concerning(found.members[0].address, options)
+
+
+def _concerning(address: Address, options: Mapping[str, Any]) -> dict[str, Any]:
+    taken = backend_class(address.scheme, str(address)).options_taken | {"concurrency"}
+    return {name: value for name, value in options.items() if name in taken or name not in ENGINE_OPTIONS}
+
+
+def _pinned(address: Address, version: str) -> str:
+    if address.scheme == "route":
+        raise ModelNotFoundError(f"of a route only its own version is served, and {_shown(version)} is another")
+    scheme = f"{address.scheme}+" if address.origin else f"{address.scheme}:"
+    return f"{scheme}{address.target}@{version}"
+
+
+def _shown(text: str | None) -> str:
+    """A client's word in a message: one short line."""
+    line = "".join(char if char.isprintable() else "?" for char in (text or "")[:80])
+    return f"'{line}'"

@@ -23,7 +23,7 @@ from aiaas_sdk.errors import AiaasError, InputError, ModelNotReadyError
 from aiaas_sdk.flow import Buffer
 from aiaas_sdk.model import AsyncModel
 from aiaas_sdk.records.model import ModelInfo
-from aiaas_sdk.records.options import UNSET
+from aiaas_sdk.records.options import UNSET, Unset
 from aiaas_sdk.records.prediction import Prediction
 from aiaas_sdk.server.bodies import MAX_BODY, MAX_INFLATED, read_body
 from aiaas_sdk.server.errors import RefusedError, refusal
@@ -60,13 +60,14 @@ class Endpoints:
     ) -> None:
         self._hosting, self._draining = hosting, draining
         self._max_body, self._max_inflated = max_body, max_inflated
-        self._server = oip.encode_server(oip.ServerMetadata("aiaas", __version__, EXTENSIONS))
+        self._server = oip.encode_server(oip.ServerMetadata(name="aiaas", version=__version__, extensions=EXTENSIONS))
 
     def routes(self) -> list[Route]:
         one, pinned = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
         both: list[tuple[str, Callable[..., Any]]] = [("", self.metadata), ("/ready", self.model_ready)]
         return [
             Route("/v2", self.server),
+            Route("/v2/", self.server),
             Route("/v2/health/live", self.live),
             Route("/v2/health/ready", self.ready),
             Route("/v2/models", self.models),
@@ -139,7 +140,7 @@ class Endpoints:
         try:
             model = await hosted.version(version)
             request = await _decoded(headers, body, await model.info())
-            answer = await _predicted(model, request)
+            answer = await _predicted(model, request, hosted.timeout)
             return await _encoded(answer, request, hosted.name)
         except AiaasError as error:
             told = _told(error, hosted)
@@ -200,20 +201,20 @@ def _check_offered(headers: Mapping[str, str], body: Buffer, request: oip.InferR
             raise InputError(f"output '{clean(entry['name'], 80)}': shared memory isn't offered")
 
 
-def _timeout(request: oip.InferRequest) -> float | None:
-    """Seconds; None where the request sets no limit. 0 is Triton's word for none."""
+def _timeout(request: oip.InferRequest, allowed: float | None) -> float | Unset:
+    """Seconds for the call. The request may ask for less than the operator allows; 0 is Triton's word for no wish."""
     value = request.parameters.get("timeout")
-    if value is None or value == 0:
-        return None
-    if type(value) is not int or value < 0:
+    if value is None:
+        return UNSET
+    if type(value) is not int or not 0 <= value < 2**63:
         raise InputError("the parameter timeout isn't a number of microseconds")
-    return value / 1e6
+    seconds = value / 1e6
+    return UNSET if not value or (allowed is not None and seconds > allowed) else seconds
 
 
-async def _predicted(model: AsyncModel[Any, Any], request: oip.InferRequest) -> Prediction:
-    seconds = _timeout(request)
+async def _predicted(model: AsyncModel[Any, Any], request: oip.InferRequest, allowed: float | None) -> Prediction:
     outputs = None if request.outputs is None else [output.name for output in request.outputs]
-    return await model.predict(request.inputs, outputs=outputs, timeout=UNSET if seconds is None else seconds)
+    return await model.predict(request.inputs, outputs=outputs, timeout=_timeout(request, allowed))
 
 
 # ---------------------------------------------------------------- an answer
@@ -300,5 +301,7 @@ def _rows(hosted: Hosted) -> list[dict[str, Any]]:
     for version in hosted.versions or (None,):
         row = {"name": hosted.name} if version is None else {"name": hosted.name, "version": version}
         known = version is None or version in hosted.loaded
-        rows.append(row | ({"state": "READY"} if known else {"state": "UNAVAILABLE", "reason": "opened when asked for"}))
+        rows.append(
+            row | ({"state": "READY"} if known else {"state": "UNAVAILABLE", "reason": "opened when asked for"})
+        )
     return rows

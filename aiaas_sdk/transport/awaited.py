@@ -1,62 +1,118 @@
-"""The sender of the awaited face: asyncio streams, one connection a request."""
+"""The sender of the awaited face: the same steps, performed in an event loop."""
 
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
+from functools import partial
+from typing import Any, TypeVar
 
-from aiaas_sdk.errors import ConnectionLostError, DeadlineExceededError, UnsupportedOperationError
 from aiaas_sdk.flow import Buffer, Reply, Request
-from aiaas_sdk.transport.exchange import Exchange, Origin, origin_of, tls, unreachable
-from aiaas_sdk.transport.plain import CONNECT_LIMIT, PIECE
+from aiaas_sdk.transport.courier import Courier
+from aiaas_sdk.transport.plain import wait_ready
+from aiaas_sdk.transport.steps import READ, WRITE, Blocking, Ready, Step, Steps, left
+from aiaas_sdk.transport.threads import started
 
-__all__ = ["AsyncHttpSender"]
+__all__ = ["AsyncHttpSender", "perform"]
+
+T = TypeVar("T")
+
+EXPIRED = 0
 
 
 class AsyncHttpSender:
-    """Sends over HTTP/1.1. Holds nothing between requests, so it works in any event loop."""
+    """Sends over HTTP/1.1, from any event loop, also from several at once."""
+
+    def __init__(self) -> None:
+        self._courier = Courier()
 
     async def send(self, request: Request, until: float | None) -> Reply:
-        try:
-            async with asyncio.timeout(None if until is None else until - time.monotonic()):
-                return await self._send(request, origin_of(request.url))
-        except TimeoutError as error:
-            if isinstance(error, DeadlineExceededError):
-                raise
-            raise DeadlineExceededError("no whole answer came in time") from None
-
-    async def _send(self, request: Request, origin: Origin) -> Reply:
-        exchange = Exchange(request)
-        reader, writer = await self._connect(origin)
-        try:
-            for part in (exchange.head, *request.body):
-                writer.write(part)
-            await writer.drain()
-            while exchange.reply is None:
-                exchange.feed(await reader.read(PIECE))
-        except OSError as error:
-            if isinstance(error, ConnectionLostError | TimeoutError):
-                raise
-            raise ConnectionLostError(f"the connection was lost: {error.strerror}") from None
-        finally:
-            writer.transport.abort()
-        return exchange.reply
-
-    async def _connect(self, origin: Origin) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        scheme, host, port = origin
-        try:
-            async with asyncio.timeout(CONNECT_LIMIT):
-                return await asyncio.open_connection(host, port, ssl=tls() if scheme == "https" else None)
-        except TimeoutError:
-            raise DeadlineExceededError(f"no connection to {host}:{port} within {CONNECT_LIMIT} s") from None
-        except OSError as error:
-            raise unreachable(origin, error) from None
+        """The whole reply. A kept connection that the peer had closed is replaced once, silently."""
+        return await perform(self._courier.send(request, until))
 
     async def open(self, request: Request, until: float | None) -> Reply:
-        raise UnsupportedOperationError("streamed answers aren't available in this version")
+        """The reply as far as its head."""
+        return await perform(self._courier.open(request, until))
 
     async def read(self, reply: Reply, until: float | None) -> Buffer:
-        raise UnsupportedOperationError("streamed answers aren't available in this version")
+        """The next piece of an opened reply; empty at its end."""
+        return await perform(self._courier.read(reply, until))
 
     async def release(self, reply: Reply) -> None:
-        """Nothing is held: replies are whole."""
+        """Give back an opened reply's connection."""
+        self._courier.release(reply)
+
+    def close(self) -> None:
+        """Close the kept connections; from anywhere, since none of them belongs to a loop."""
+        self._courier.close()
+
+
+async def perform(steps: Steps[T]) -> T:
+    """Carry out steps in this task; a cancellation goes into them and comes out again."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                outcome = await _wait(step)
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(outcome)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+
+
+async def _wait(step: Step) -> Any:
+    if type(step) is Ready:
+        try:
+            return await _wait_ready(step)
+        except NotImplementedError:  # the Proactor loop (Windows) watches no sockets
+            step = Blocking(partial(wait_ready, step), step.until)
+    assert type(step) is Blocking
+    thread = started(step.work)
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[int] = loop.create_future()
+    thread.add_done_callback(lambda _: _tell(loop, future))
+    await _woken(future, step.until)
+    return thread.result()
+
+
+async def _wait_ready(step: Ready) -> int:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[int] = loop.create_future()
+    if step.want & READ:
+        loop.add_reader(step.fd, _wake, future, READ)
+    if step.want & WRITE:
+        loop.add_writer(step.fd, _wake, future, WRITE)
+    try:
+        return await _woken(future, step.until)
+    finally:
+        if step.want & READ:
+            loop.remove_reader(step.fd)
+        if step.want & WRITE:
+            loop.remove_writer(step.fd)
+
+
+async def _woken(future: asyncio.Future[int], until: float | None) -> int:
+    """What the future is woken with; TimeoutError where `until` comes first."""
+    seconds = left(until)
+    timer = None if seconds is None else future.get_loop().call_later(seconds, _wake, future, EXPIRED)
+    try:
+        outcome = await future
+    finally:
+        if timer is not None:
+            timer.cancel()
+    if outcome == EXPIRED:
+        raise TimeoutError
+    return outcome
+
+
+def _wake(future: asyncio.Future[int], outcome: int) -> None:
+    if not future.done():
+        future.set_result(outcome)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[int]) -> None:
+    """From the thread, to a loop that may have gone."""
+    with contextlib.suppress(RuntimeError):  # the loop was closed
+        loop.call_soon_threadsafe(_wake, future, READ)

@@ -1,117 +1,102 @@
-"""The sender of the plain face: sockets, and a list of idle ones."""
+"""The sender of the plain face: the steps, performed in the calling thread."""
 
 from __future__ import annotations
 
-import os
+import math
 import select
-import socket
-import threading
-import time
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any, TypeVar
 
-from aiaas_sdk.errors import ConnectionLostError, DeadlineExceededError, UnsupportedOperationError
 from aiaas_sdk.flow import Buffer, Reply, Request
-from aiaas_sdk.transport.exchange import Exchange, Origin, origin_of, tls, unreachable
+from aiaas_sdk.transport.courier import Courier
+from aiaas_sdk.transport.steps import READ, WRITE, Blocking, Ready, Step, Steps, left
+from aiaas_sdk.transport.threads import started
 
-__all__ = ["HttpSender"]
+__all__ = ["HttpSender", "perform"]
 
-CONNECT_LIMIT = 5.0
-"""Seconds for one connection to be made, also without a deadline."""
-PIECE = 1 << 18
+T = TypeVar("T")
+
+HAS_POLL = hasattr(select, "poll")
 
 
 class HttpSender:
     """Sends over HTTP/1.1. Safe across threads; after a fork the child makes its own connections."""
 
     def __init__(self) -> None:
-        self._idle: dict[Origin, list[socket.socket]] = {}
-        self._guard, self._process = threading.Lock(), os.getpid()
+        self._courier = Courier()
 
     def send(self, request: Request, until: float | None) -> Reply:
         """The whole reply. A kept connection that the peer had closed is replaced once, silently."""
-        origin = origin_of(request.url)
-        exchange = Exchange(request)  # first: a request that can't be written needs no connection
-        kept = self._take(origin)
-        if kept is not None:
-            try:
-                return self._exchange(kept, exchange, request, origin, until)
-            except ConnectionLostError:
-                if exchange.answered:
-                    raise
-                exchange = Exchange(request)
-        return self._exchange(self._connect(origin, until), exchange, request, origin, until)
-
-    def _exchange(
-        self, sock: socket.socket, exchange: Exchange, request: Request, origin: Origin, until: float | None
-    ) -> Reply:
-        try:
-            for part in (exchange.head, *request.body):
-                sock.settimeout(_left(until))
-                sock.sendall(part)
-            while exchange.reply is None:
-                sock.settimeout(_left(until))
-                exchange.feed(sock.recv(PIECE))
-        except TimeoutError:
-            sock.close()
-            raise DeadlineExceededError("no whole answer came in time") from None
-        except OSError as error:
-            sock.close()
-            raise ConnectionLostError(f"the connection was lost: {error.strerror}") from None
-        except BaseException:
-            sock.close()
-            raise
-        self._keep(origin, sock) if exchange.reusable else sock.close()
-        return exchange.reply
-
-    def _connect(self, origin: Origin, until: float | None) -> socket.socket:
-        scheme, host, port = origin
-        try:
-            left = _left(until)
-            limit = CONNECT_LIMIT if left is None else min(left, CONNECT_LIMIT)
-            sock = socket.create_connection((host, port), limit)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return tls().wrap_socket(sock, server_hostname=host) if scheme == "https" else sock
-        except TimeoutError:
-            raise DeadlineExceededError(f"no connection to {host}:{port} came about in time") from None
-        except OSError as error:
-            raise unreachable(origin, error) from None
-
-    def _take(self, origin: Origin) -> socket.socket | None:
-        with self._guard:
-            if self._process != os.getpid():  # the parent's sockets stay the parent's
-                self._idle, self._process = {}, os.getpid()
-            idle = self._idle.get(origin, [])
-            while idle:
-                sock = idle.pop()
-                if not select.select([sock], [], [], 0)[0]:  # readable while idle: the peer has closed it
-                    return sock
-                sock.close()
-        return None
-
-    def _keep(self, origin: Origin, sock: socket.socket) -> None:
-        with self._guard:
-            self._idle.setdefault(origin, []).append(sock)
+        return perform(self._courier.send(request, until))
 
     def open(self, request: Request, until: float | None) -> Reply:
-        raise UnsupportedOperationError("streamed answers aren't available in this version")
+        """The reply as far as its head."""
+        return perform(self._courier.open(request, until))
 
     def read(self, reply: Reply, until: float | None) -> Buffer:
-        raise UnsupportedOperationError("streamed answers aren't available in this version")
+        """The next piece of an opened reply; empty at its end."""
+        return perform(self._courier.read(reply, until))
 
     def release(self, reply: Reply) -> None:
-        """Nothing is held: replies are whole."""
+        """Give back an opened reply's connection."""
+        self._courier.release(reply)
 
     def close(self) -> None:
-        with self._guard:
-            socks = [sock for idle in self._idle.values() for sock in idle]
-            self._idle = {}
-        for sock in socks:
-            sock.close()
+        """Close the kept connections; harmless when done twice."""
+        self._courier.close()
 
 
-def _left(until: float | None) -> float | None:
-    if until is None:
-        return None
-    left = until - time.monotonic()
-    if left <= 0:
+def perform(steps: Steps[T]) -> T:
+    """Carry out steps in this thread, waiting where they wait."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                outcome = _wait(step)
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(outcome)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+
+
+def _wait(step: Step) -> Any:
+    if type(step) is Ready:
+        return wait_ready(step)
+    assert type(step) is Blocking
+    future = started(step.work)
+    try:
+        return future.result(left(step.until))
+    except FutureTimeout:
+        if future.done():
+            raise
+        raise TimeoutError from None
+
+
+def wait_ready(step: Ready) -> int:
+    """Which of what is wanted the socket can do. Raises TimeoutError."""
+    seconds = left(step.until)
+    return _poll(step, seconds) if HAS_POLL else _select(step, seconds)
+
+
+def _poll(step: Ready, seconds: float | None) -> int:
+    poll = select.poll()
+    poll.register(step.fd, (select.POLLIN if step.want & READ else 0) | (select.POLLOUT if step.want & WRITE else 0))
+    # rounded up: a wait of 0 ms would come back too early, again and again
+    found = poll.poll(None if seconds is None else math.ceil(seconds * 1000))
+    if not found:
         raise TimeoutError
-    return left
+    events = found[0][1]
+    if events & ~(select.POLLIN | select.POLLOUT):  # hung up or failed: reading or writing tells
+        return step.want
+    return (READ if events & select.POLLIN else 0) | (WRITE if events & select.POLLOUT else 0)
+
+
+def _select(step: Ready, seconds: float | None) -> int:
+    """Where there is no poll (Windows); a failed connection shows as exceptional there."""
+    readers, writers = [step.fd] if step.want & READ else [], [step.fd] if step.want & WRITE else []
+    readable, writable, failed = select.select(readers, writers, writers, seconds)
+    if not (readable or writable or failed):
+        raise TimeoutError
+    return (READ if readable else 0) | (WRITE if writable or failed else 0)

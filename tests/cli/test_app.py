@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import aiaas_sdk as aiaas
@@ -227,6 +228,25 @@ def test_an_error_is_one_or_two_lines_and_a_code(arguments: list[str], code: int
     found = document(*arguments, code=code)["error"]
     assert found["exit_code"] == code
     assert message in f"{found['message']} {found['hint']}"
+
+
+def test_what_a_model_says_cannot_steer_the_terminal(capsys: Any) -> None:
+    from aiaas_sdk.cli.exits import guarded
+
+    with pytest.raises(typer.Exit), guarded(as_json=True, debug=False):
+        raise aiaas.ModelError("it said \x1b[31mred\n\u202e", hint="look\x07")
+    captured = capsys.readouterr()
+    assert captured.err == "aiaas: it said  [31mred  \n  look \n"
+    assert captured.out.isascii()
+
+
+def test_a_fault_of_our_own_is_told_without_its_text(capsys: Any) -> None:
+    from aiaas_sdk.cli.exits import guarded
+
+    with pytest.raises(typer.Exit) as caught, guarded(as_json=False, debug=False):
+        raise KeyError("secret")
+    assert caught.value.exit_code == 5
+    assert capsys.readouterr().err.startswith("aiaas: aiaas itself failed with KeyError\n  Run it again with --debug")
 
 
 def test_debug_shows_the_traceback() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 
 import aiaas_sdk as aiaas
+from aiaas_sdk.parity import compare
 
 AIAAS = Path(sys.executable).with_name("aiaas")
 ECHO = "echo:?x=FP32[-1,3]"
@@ -54,16 +57,20 @@ def test_without_its_packages_one_sentence_says_what_to_install(tmp_path: Path) 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_exits_with_130(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [str(AIAAS), "predict", ECHO, "-"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, text=True,
-    )  # fmt: skip
-    time.sleep(1.0)  # it waits for its input now
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/v2/models/x"
+        process = subprocess.Popen(
+            [str(AIAAS), "info", address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, text=True
+        )
+        connection, _ = silent.accept()  # it waits for an answer now
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        connection.close()
     assert (process.returncode, out, err) == (130, "", "aiaas: interrupted\n")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes")
 def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((50_000, 3), np.float32))
@@ -94,3 +101,57 @@ def test_a_bundle_from_the_shell(tmp_path: Path) -> None:
     named = run(tmp_path, "doctor", "kinds", env={**os.environ, "AIAAS_MODEL_KINDS": "torch:kinds"})
     assert named.returncode == 0
     assert "environment variable AIAAS_MODEL_KINDS" in named.stdout
+
+
+@contextmanager
+def serving(folder: Path, target: str) -> Iterator[str]:
+    """The URL of `aiaas serve`; it is asked to stop at the end, and must do so with 0."""
+    command = [str(AIAAS), "serve", target, "--port", "0", "--json"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            told = json.loads(process.stdout.readline())
+            assert told["models"] == [target.partition("=")[0]]
+            yield told["url"]
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                code = process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        assert code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_model_is_served_called_and_compared(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((40, 3), np.float32))
+    with serving(tmp_path, f"same={ECHO}") as url:
+        address = f"{url}/v2/models/same"
+        assert run(tmp_path, "predict", address, "x.npy", "-o", "y.npy").returncode == 0
+        assert np.load(tmp_path / "y.npy").shape == (40, 3)
+        assert "equal within" in run(tmp_path, "compare", ECHO, address, "x.npy", "--repeat", "2").stdout
+        assert "ok      call: zeros in, x [1, 3] out" in run(tmp_path, "doctor", address).stdout
+        assert run(tmp_path, "info", f"{url}/v2/models/other").returncode == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_what_is_served_equals_the_bundle_and_another_version_is_named(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from aiaas_sdk.architectures.mlp import MLP
+
+    rows = np.ones((4, 3), np.float32)
+    np.save(tmp_path / "x.npy", rows)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        aiaas.save(MLP(features=3, classes=2), tmp_path / "kinds", example=rows, labels=["cat", "dog"])
+    with serving(tmp_path, "kinds=torch:kinds@1") as url:
+        address = f"{url}/v2/models/kinds"
+        same = compare(f"torch:{tmp_path / 'kinds'}@1", address, rows, repeat=1)
+        assert same.equal
+        assert {fact.state for fact in same.facts} == {"same"}
+        other = compare(f"torch:{tmp_path / 'kinds'}", address, rows, repeat=0)
+    assert not other.equal
+    assert [cause.partition(":")[0] for cause in other.causes] == ["version", "digest"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import aiaas_sdk as aiaas
-from aiaas_sdk.compare import compare
+from aiaas_sdk.parity import compare
 
 X = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
 ECHO = "echo:?x=FP32[-1,3]"

@@ -191,7 +191,10 @@ def _compared(
 ) -> Comparison:
     a, b = (_joined([_numpy(answer) for answer in found]) for found in answers)
     rtol, atol = tolerances
+    b, renamed = _paired(a, b)
     outputs = tuple(_output(name, a.get(name), b.get(name), rtol, atol) for name in dict.fromkeys([*a, *b]))
+    if renamed is not None:
+        outputs = (replace(outputs[0], equal=False, problem=outputs[0].problem or f"b calls it {renamed!r}"),)
     first, second = (replace(s.info, version=found[0].version) for s, found in zip(sides, answers, strict=True))
     facts = tuple(_facts(first, second))
     labels_differ = any(fact.name == "labels" and fact.state == "differs" for fact in facts)
@@ -218,6 +221,13 @@ def _joined(found: Sequence[Outputs]) -> Outputs:
     if len(found) == 1:
         return found[0]
     return {name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]}
+
+
+def _paired(a: Outputs, b: Outputs) -> tuple[Outputs, str | None]:
+    """The only output of b under the name of a's only one, and its own name where that is another."""
+    if len(a) == len(b) == 1 and a.keys() != b.keys():
+        return dict(zip(a, b.values(), strict=True)), next(iter(b))
+    return b, None
 
 
 def _or_infinite(output: OutputDifference, value: float | None) -> float:

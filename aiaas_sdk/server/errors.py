@@ -1,0 +1,144 @@
+"""What a client is told: an `AiaasError` as a status and one sentence, without what is the operator's business.
+
+A client's own mistakes are 400. What the operator has to mend (a broken bundle, a wrong key for the endpoint
+behind a gateway) is told in general words; the log has the particulars.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from aiaas_sdk.errors import (
+    AiaasError,
+    AuthenticationError,
+    BudgetExceededError,
+    CircuitOpenError,
+    ClosedError,
+    ConnectError,
+    ConnectionLostError,
+    DeadlineExceededError,
+    InputError,
+    InvalidRequestError,
+    ModelError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+    PayloadTooLargeError,
+    PermissionDeniedError,
+    PrivacyError,
+    ProtocolError,
+    RateLimitedError,
+    StatusError,
+    UnavailableError,
+    UnsupportedOperationError,
+)
+
+__all__ = ["RefusedError", "phrase", "refusal"]
+
+PAUSE = 1.0
+"""Seconds that a client is asked to wait where nobody knows better."""
+
+_STATUSES: Sequence[tuple[type[AiaasError], int]] = (  # the first that fits
+    (InputError, 400),
+    (UnsupportedOperationError, 400),
+    (PayloadTooLargeError, 413),
+    (InvalidRequestError, 400),
+    (PrivacyError, 403),
+    (ModelNotFoundError, 404),
+    (RateLimitedError, 429),
+    (BudgetExceededError, 429),
+    (ModelError, 500),
+    (ModelNotReadyError, 503),
+    (CircuitOpenError, 503),
+    (ClosedError, 503),
+    (DeadlineExceededError, 504),
+    (AuthenticationError, 502),
+    (PermissionDeniedError, 502),
+    (ConnectError, 502),
+    (ConnectionLostError, 502),
+    (StatusError, 502),
+)
+
+_IN_GENERAL: Sequence[tuple[type[AiaasError], str]] = (
+    (AuthenticationError, "the endpoint behind this gateway refused the gateway's credential"),
+    (PermissionDeniedError, "the endpoint behind this gateway refused the gateway's credential"),
+    (ConnectError, "the endpoint behind this gateway can't be reached"),
+    (ConnectionLostError, "the connection to the endpoint behind this gateway was lost"),
+)
+
+
+class RefusedError(Exception):
+    """A request that gets this answer: a status and one sentence.
+
+    Attributes:
+        status, message: of the answer.
+        retry_after: seconds for the header Retry-After, None for no such header.
+        headers: further headers of the answer.
+        unread: the rest of the request's body isn't worth reading; the connection ends with the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        unread: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+        self.retry_after, self.headers, self.unread = retry_after, headers, unread
+
+    def header_lines(self) -> list[tuple[bytes, bytes]]:
+        """The headers that go with it; Retry-After in whole seconds (RFC 9110 10.2.3)."""
+        if self.retry_after is None:
+            return list(self.headers)
+        return [*self.headers, (b"retry-after", str(max(1, math.ceil(self.retry_after))).encode())]
+
+
+def phrase(status: int) -> str:
+    """A status in words."""
+    return HTTPStatus(status).phrase.lower()
+
+
+def refusal(error: AiaasError, *, name: str, hidden: Sequence[str] = (), remote: bool = False) -> RefusedError:
+    """The answer for an error of a served model.
+
+    Args:
+        error: what the model raised.
+        name: the name under which it is served.
+        hidden: the operator's own words for it (its address, its path); the name stands in their place.
+        remote: it is behind another endpoint, whose faults are 502.
+    """
+    status = _status(error, remote)
+    wait = error.retry_after
+    if status == 503 and wait is None:
+        wait = PAUSE
+    return RefusedError(
+        status, _message(error, status, name, hidden), retry_after=wait if status in (429, 503) else None
+    )
+
+
+def _status(error: AiaasError, remote: bool) -> int:
+    if isinstance(error, UnavailableError):
+        return error.status if error.status in (502, 503, 504) else 503
+    if isinstance(error, ProtocolError):  # a model here that breaks its own signature has failed
+        return 502 if remote else 500
+    return next((status for kind, status in _STATUSES if isinstance(error, kind)), 503)
+
+
+def _message(error: AiaasError, status: int, name: str, hidden: Sequence[str]) -> str:
+    general = next((text for kind, text in _IN_GENERAL if isinstance(error, kind)), None)
+    if general is not None:
+        return f"model {name!r}: {general}"
+    if not isinstance(error, _TELLABLE):
+        return f"model {name!r} can't be loaded; the server's log says why"
+    text = f"{error.message}. {error.hint}" if error.hint and isinstance(error, InputError) else error.message
+    for words in sorted(filter(None, hidden), key=len, reverse=True):
+        text = text.replace(words, name)
+    return text
+
+
+_TELLABLE = (*(kind for kind, _ in _STATUSES), UnavailableError, ProtocolError)

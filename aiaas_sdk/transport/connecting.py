@@ -1,0 +1,116 @@
+"""From an origin to a connection: the name, the addresses, the handshake."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+import time
+from functools import partial
+from typing import Any
+
+from aiaas_sdk.errors import ConnectError
+from aiaas_sdk.transport import tls
+from aiaas_sdk.transport.connection import Connection
+from aiaas_sdk.transport.failures import late, no_host, unreachable
+from aiaas_sdk.transport.origin import Origin
+from aiaas_sdk.transport.steps import READ, WRITE, Steps, blocking, ready
+
+__all__ = ["CONNECT_LIMIT", "connect"]
+
+CONNECT_LIMIT = 5.0
+"""Seconds for one connection to be made, also without a deadline; openai-python allows as many."""
+
+_UNDERWAY = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR, 10035)  # the last is Windows' WSAEWOULDBLOCK
+
+Address = tuple[Any, ...]  # (family, socket address)
+
+
+def connect(origin: Origin, until: float | None) -> Steps[Connection]:
+    """A new connection. All addresses of the name are tried, each with its share of the time.
+
+    Raises:
+        ConnectError: the name doesn't resolve, nobody answers there, or not within CONNECT_LIMIT.
+        TLSError: the certificate or the handshake failed; asked once, whatever other addresses there are.
+        DeadlineExceededError: `until` has passed.
+    """
+    limit = time.monotonic() + CONNECT_LIMIT
+    short = until is not None and until < limit
+    limit = until if until is not None and short else limit
+    try:
+        sock = yield from _reached(origin, limit)
+        if origin.secure:
+            sock = yield from _secured(sock, origin, limit)
+    except ConnectError:
+        raise
+    except TimeoutError as error:
+        raise (late(origin, connecting=True) if short else unreachable(origin, error)) from None
+    except OSError as error:
+        raise unreachable(origin, error) from None
+    return Connection(sock, origin)
+
+
+def _reached(origin: Origin, limit: float) -> Steps[socket.socket]:
+    addresses = yield from _resolved(origin, limit)
+    for position, (family, address) in enumerate(addresses, 1):
+        now = time.monotonic()
+        share = now + (limit - now) / (len(addresses) - position + 1)
+        try:
+            return (yield from _dialled(family, address, share))
+        except OSError:
+            if position == len(addresses):
+                raise
+    raise ConnectError(f"can't find the host {origin.host}: it has no address")
+
+
+def _resolved(origin: Origin, limit: float) -> Steps[list[Address]]:
+    """The host's addresses. A resolver can't be interrupted, so a thread asks it; a numeric host needs none."""
+    look_up = partial(socket.getaddrinfo, origin.host, origin.port, type=socket.SOCK_STREAM)
+    try:
+        try:
+            found = look_up(flags=socket.AI_NUMERICHOST)
+        except socket.gaierror:
+            found = yield from blocking(look_up, limit)
+    except (socket.gaierror, UnicodeError) as error:
+        raise no_host(origin, error) from None
+    return [(family, address) for family, _, _, _, address in found]
+
+
+def _dialled(family: int, address: Any, until: float) -> Steps[socket.socket]:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        code = sock.connect_ex(address)
+        if code in _UNDERWAY:
+            yield from ready(sock.fileno(), WRITE, until)
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _secured(plain: socket.socket, origin: Origin, until: float) -> Steps[ssl.SSLSocket]:
+    try:
+        sock = tls.context().wrap_socket(plain, server_hostname=origin.host.rstrip("."), do_handshake_on_connect=False)
+    except BaseException:
+        plain.close()
+        raise
+    try:
+        while True:
+            try:
+                sock.do_handshake()
+            except ssl.SSLWantReadError:
+                yield from ready(sock.fileno(), READ, until)
+            except ssl.SSLWantWriteError:
+                yield from ready(sock.fileno(), WRITE, until)
+            else:
+                return sock
+    except BaseException:
+        sock.close()
+        raise
