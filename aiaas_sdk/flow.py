@@ -56,6 +56,7 @@ __all__ = [
 
 T = TypeVar("T")
 logger = logging.getLogger("aiaas_sdk.flow")
+logging.getLogger("aiaas_sdk").addHandler(logging.NullHandler())  # or warnings would go to stderr unasked
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """Bytes on the way; a memoryview is one-dimensional, of format "B" and contiguous."""
@@ -285,7 +286,8 @@ class Stream(Generic[T]):
             _abandon(future)
             raise _too_slow() from None
         except KeyboardInterrupt:
-            _abandon(future)
+            if not future.done():  # else it is the work's own
+                _abandon(future)
             raise
 
     def _release(self) -> None:

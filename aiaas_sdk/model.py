@@ -8,7 +8,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 
@@ -30,7 +30,8 @@ from aiaas_sdk.records.model import ModelInfo, Stats, TensorSpec
 from aiaas_sdk.records.options import ENGINE_OPTIONS, UNSET, Options, Unset
 from aiaas_sdk.records.prediction import Facts, Prediction
 from aiaas_sdk.records.training import Explanation, Training, TrainingRun
-from aiaas_sdk.tensors import Kind, Tensor, datatype_of, matches, take
+from aiaas_sdk.tensors import Kind, Tensor, datatype_of, holds, matches, take
+from aiaas_sdk.workers import Workers
 
 if TYPE_CHECKING:
     import torch
@@ -284,15 +285,28 @@ def _wanted(outputs: Sequence[str], info: ModelInfo) -> tuple[str, ...]:
 
 def _check_answer(answer: Mapping[str, Tensor], info: ModelInfo, wanted: Sequence[str]) -> None:
     """The other side of the call: what came is what was announced and asked for."""
+    if not isinstance(answer, Mapping) or not answer:
+        raise ProtocolError(f"{info.name} answered with {_told(answer)} where outputs by name belong")
     for name in wanted:
         if name not in answer:
             raise ProtocolError(f"{info.name} left out the output {name!r}")
-    for spec in info.outputs:
-        tensor = answer.get(spec.name)
-        if tensor is not None and not matches(spec, tensor.shape):
+    for name, tensor in answer.items():
+        if type(name) is not str or type(tensor) is not Tensor or not holds(tensor):
             raise ProtocolError(
-                f"{info.name} gave {spec.name!r} the shape {list(tensor.shape)}; announced is {list(spec.shape)}"
+                f"{info.name} gave as output {name!r} {_told(tensor)}, which is no tensor of its datatype"
             )
+    for spec in info.outputs:
+        if (tensor := answer.get(spec.name)) is None:  # type: ignore[assignment]
+            continue
+        if tensor.datatype != spec.datatype or not matches(spec, tensor.shape):
+            raise ProtocolError(
+                f"{info.name} gave {spec.name!r} as {tensor.datatype} {list(tensor.shape)}; announced is "
+                f"{spec.datatype} {list(spec.shape)}"
+            )
+
+
+def _told(value: Any) -> str:
+    return "nothing" if value is None or value == {} else f"a {type(value).__name__}"
 
 
 class Model(_Verbs, Generic[In, Out]):
@@ -381,7 +395,7 @@ class Model(_Verbs, Generic[In, Out]):
         if lanes == 1:
             yield from map(self._answer, batches)
             return
-        pool = ThreadPoolExecutor(lanes, thread_name_prefix="aiaas-map")
+        pool = Workers(lanes, "aiaas-map")
         flying: deque[Future[list[Outcome]]] = deque()
         try:
             for batch in batches:
@@ -391,7 +405,7 @@ class Model(_Verbs, Generic[In, Out]):
             while flying:
                 yield flying.popleft().result()
         finally:  # whoever stops early doesn't wait for what is in flight
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
     def _answer(self, batch: Chunk) -> list[Outcome]:
         self._check_open()

@@ -39,6 +39,7 @@ __all__ = [
     "datatype_of",
     "from_bytes",
     "from_json",
+    "holds",
     "matches",
     "storage",
     "take",
@@ -137,6 +138,16 @@ def matches(spec: TensorSpec, shape: Sequence[int]) -> bool:
     if wanted[1:] == shape[1:] and len(wanted) == len(shape):  # most often only the rows are free
         return not wanted or wanted[0] in (-1, shape[0])
     return len(wanted) == len(shape) and all(want in (-1, came) for want, came in zip(wanted, shape, strict=True))
+
+
+def holds(tensor: Tensor) -> bool:
+    """Whether the array is one, and of the datatype that the tensor says it is."""
+    kind, array = DATATYPES.get(tensor.datatype), tensor.array
+    if kind is None:
+        return False
+    if type(array) is np.ndarray:
+        return array.dtype is kind.dtype or array.dtype.newbyteorder("=") == kind.dtype
+    return _is_torch(array) and str(array.dtype) == f"torch.{_TORCH_NAMES.get(tensor.datatype)}"
 
 
 # ---------------------------------------------------------------- in: what a user hands over
@@ -605,11 +616,19 @@ def _floats(kind: Datatype, flat: list[Any], types: set[type]) -> Storage:
     wide = np.array(flat, np.float64)
     if kind.name == "FP64":
         return wide
+    bf16 = kind.name == "BF16"
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # a signalling NaN is invalid
-        narrow = wide.astype(np.float32 if kind.name == "BF16" else kind.dtype)
-    if (np.isinf(narrow) & np.isfinite(wide)).any():
+        narrow = wide.astype(np.float32 if bf16 else kind.dtype)
+    made = _to_bf16(_to_odd(wide, narrow)) if bf16 else narrow
+    if (np.isinf(_from_bf16(made) if bf16 else made) & np.isfinite(wide)).any():
         raise _Misfit("numbers out of range")
-    return _to_bf16(narrow) if kind.name == "BF16" else narrow
+    return made
+
+
+def _to_odd(wide: Storage, narrow: Storage) -> Storage:
+    """float32 that, rounded once more, gives what rounding float64 at once would (S. Boldo, G. Melquiond, 2008)."""
+    toward_zero = narrow.view(np.uint32) - (np.abs(narrow) > np.abs(wide))
+    return np.asarray(toward_zero | (narrow != wide)).astype(np.uint32).view(np.float32)
 
 
 def _element(value: Any) -> bytes:

@@ -645,13 +645,11 @@ def test_python_floats_go_into_bf16_and_come_out_as_float32() -> None:
     assert math.isnan(Kind.numpy().give(Tensor("BF16", taken(math.nan, "BF16", ()))))
 
 
-@pytest.mark.xfail(strict=True, reason="Python floats are rounded twice on the way to BF16: to float32, then to BF16")
 def test_a_python_float_is_rounded_to_bf16_once() -> None:
     just_above_half_way = 1 + 2**-8 + 2**-40
     assert taken([just_above_half_way], "BF16", (1,)).tolist() == [0x3F81]
 
 
-@pytest.mark.xfail(strict=True, reason="what is past BF16's range and not past FP32's becomes infinity")
 def test_a_python_float_past_the_range_of_bf16_is_refused() -> None:
     assert "out of range" in refused([3.4e38], "BF16", (1,)).message
     with pytest.raises(ProtocolError, match="out of range"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -96,6 +97,7 @@ def serve(
 
     with guarded(as_json=as_json, debug=debug):
         import_all(imports)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         from aiaas_sdk.server import serve as serving  # says which extra is missing
 
         serving(targets, host=host, port=port, announce=announce)

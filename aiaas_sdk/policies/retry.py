@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import tenacity
 
@@ -36,6 +37,16 @@ class RetryPolicy:
 
     def __call__(self, call: Call, request: Request, proceed: Callable[[Request], Flow[Reply]]) -> Flow[Reply]:
         call.allowed = self._retry.attempts
+        try:  # most requests pass, and tenacity's machinery costs as much as sending one
+            return (yield from proceed(request))
+        except Exception as error:
+            if self._retry.attempts == 1 or not self._worth_it(error, request):
+                raise
+            failure = sys.exc_info()
+        return (yield from self._again(request, proceed, failure))
+
+    def _again(self, request: Request, proceed: Callable[[Request], Flow[Reply]], failure: Any) -> Flow[Reply]:
+        """The attempts after the first, which failed."""
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(self._retry.attempts),
             wait=self._pause,
@@ -44,6 +55,8 @@ class RetryPolicy:
         )
         retrying.begin()
         state = tenacity.RetryCallState(retrying, fn=None, args=(), kwargs={})
+        retrying.iter(retry_state=state)
+        state.set_exception(failure)
         while True:
             action = retrying.iter(retry_state=state)
             if isinstance(action, tenacity.DoAttempt):

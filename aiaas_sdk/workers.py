@@ -1,0 +1,79 @@
+"""Threads for blocking work.
+
+`concurrent.futures` waits at exit for whatever its threads still do, and a child process inherits its threads as
+numbers without threads. These are daemons, which a hanging call can't keep the process alive with, and a child
+process starts its own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from queue import SimpleQueue
+from typing import Any
+
+__all__ = ["Workers"]
+
+Task = tuple[Future[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+class Workers(Executor):
+    """At most `count` daemon threads, started as they are needed."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self._count, self._name = count, name
+        self._closed = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._process = os.getpid()
+        self._guard = threading.Lock()
+        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._threads = self._busy = 0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """The future of the work; RuntimeError after `shutdown`."""
+        if self._process != os.getpid():
+            self._reset()
+        future: Future[Any] = Future()
+        with self._guard:
+            if self._closed:
+                raise RuntimeError("these workers were shut down")
+            self._busy += 1
+            if self._busy > self._threads < self._count:
+                self._threads += 1
+                name = f"{self._name}-{self._threads}"
+                threading.Thread(target=self._work, args=(self._tasks,), name=name, daemon=True).start()
+        self._tasks.put((future, fn, args, kwargs))
+        return future
+
+    def _work(self, tasks: SimpleQueue[Task | None]) -> None:
+        while (task := tasks.get()) is not None:
+            self._do(*task)
+            del task  # or its result would live until the next one comes
+            with self._guard:
+                self._busy -= 1
+
+    def _do(self, future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            result = fn(*args, **kwargs)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
+        """Let the threads end after what is queued, or cancel that; never waits."""
+        if self._process != os.getpid():
+            self._reset()
+        with self._guard:
+            self._closed = True
+            while cancel_futures and not self._tasks.empty():
+                if (task := self._tasks.get_nowait()) is not None:
+                    task[0].cancel()
+            for _ in range(self._threads):
+                self._tasks.put(None)
