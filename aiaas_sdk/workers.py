@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 __all__ = ["Workers"]
@@ -31,7 +31,8 @@ class Workers(Executor):
         self._process = os.getpid()
         self._guard = threading.Lock()
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
-        self._threads = self._busy = 0
+        self._idle: SimpleQueue[None] = SimpleQueue()  # as many entries as threads that wait for a task
+        self._threads = 0
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """The future of the work; RuntimeError after `shutdown`."""
@@ -41,20 +42,26 @@ class Workers(Executor):
         with self._guard:
             if self._closed:
                 raise RuntimeError("these workers were shut down")
-            self._busy += 1
-            if self._busy > self._threads < self._count:
-                self._threads += 1
-                name = f"{self._name}-{self._threads}"
-                threading.Thread(target=self._work, args=(self._tasks,), name=name, daemon=True).start()
+            self._see_to_a_thread()
         self._tasks.put((future, fn, args, kwargs))
         return future
 
-    def _work(self, tasks: SimpleQueue[Task | None]) -> None:
+    def _see_to_a_thread(self) -> None:
+        try:
+            self._idle.get_nowait()
+        except Empty:
+            if self._threads < self._count:
+                self._threads += 1
+                name = f"{self._name}-{self._threads}"
+                arguments = (self._tasks, self._idle)
+                threading.Thread(target=self._work, args=arguments, name=name, daemon=True).start()
+
+    def _work(self, tasks: SimpleQueue[Task | None], idle: SimpleQueue[None]) -> None:
+        """A thread's life. It takes no lock: at exit a daemon may stop anywhere, and would keep it for ever."""
         while (task := tasks.get()) is not None:
             self._do(*task)
             del task  # or its result would live until the next one comes
-            with self._guard:
-                self._busy -= 1
+            idle.put(None)
 
     def _do(self, future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not future.set_running_or_notify_cancel():
@@ -70,10 +77,12 @@ class Workers(Executor):
         """Let the threads end after what is queued, or cancel that; never waits."""
         if self._process != os.getpid():
             self._reset()
-        with self._guard:
-            self._closed = True
-            while cancel_futures and not self._tasks.empty():
+        self._closed = True
+        try:
+            while cancel_futures:
                 if (task := self._tasks.get_nowait()) is not None:
                     task[0].cancel()
-            for _ in range(self._threads):
-                self._tasks.put(None)
+        except Empty:
+            pass
+        for _ in range(self._threads):
+            self._tasks.put(None)
