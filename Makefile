@@ -35,6 +35,7 @@ docs: $(INSTALLED)
 
 # Ratios against what others use, in the same run; nothing of it is a test. Some minutes.
 bench: $(INSTALLED)
+	PYTHON=$(BIN)/python scripts/peers.sh triton
 	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/local.py
 	$(BIN)/python benchmarks/remote.py

@@ -223,6 +223,9 @@ def _too_slow() -> DeadlineExceededError:
     )
 
 
+_END = object()
+
+
 class Stream(Generic[T]):
     """One running flow. Iterating it performs effects up to the next `Emit`; `result` is set at its end."""
 
@@ -238,21 +241,29 @@ class Stream(Generic[T]):
         return self
 
     def __next__(self) -> T:
+        item = self.advance()
+        if item is _END:
+            raise StopIteration
+        return item  # type: ignore[no-any-return]
+
+    def advance(self) -> Any:
+        """Perform effects up to the next `Emit`, whose item it gives, or to the end of the flow (`_END`)."""
         step: Callable[[Any], Effect] = self._flow.send
         try:
             while True:
                 effect = step(self._outcome)
                 self._outcome = None
                 if type(effect) is Emit:
-                    return effect.item  # type: ignore[no-any-return]
+                    return effect.item
                 try:
                     self._outcome, step = self._perform(effect), self._flow.send
                 except Exception as error:
                     self._outcome, step = error, self._flow.throw
         except StopIteration as stop:
             self.result = stop.value
-            self._release()
-            raise StopIteration from None
+            if self._opened is not None:
+                self._release()
+            return _END
         except BaseException:
             self.close()
             raise
@@ -274,9 +285,10 @@ class Stream(Generic[T]):
         raise TypeError(f"a flow yielded {type(effect).__name__}, which is no effect")
 
     def _run(self, work: Callable[[], Any], executor: Executor | None) -> Any:
-        until = _until(self._deadline, None)
-        if until is None or executor is None:
+        if self._deadline is None or executor is None:
             return work()
+        until = _until(self._deadline, None)
+        assert until is not None
         future = executor.submit(work)
         try:
             return future.result(until - time.monotonic())
@@ -403,7 +415,7 @@ def _retrieve(future: asyncio.Future[Any]) -> None:
 def drive(flow: Flow[T], sender: Sender, deadline: float | None = None) -> T:
     """Perform a flow that emits nothing, to its end."""
     stream: Stream[Any] = Stream(flow, sender, deadline)  # not Stream[Any](...), which costs a microsecond
-    for _ in stream:
+    if stream.advance() is not _END:
         stream.close()
         raise TypeError("a flow that should only return emitted an item")
     return stream.result  # type: ignore[no-any-return]

@@ -64,6 +64,8 @@ class _Verbs:
         self._bound: Bound | None = None
         self._around, self._policies, self._reload = around, around(options), reload
         self._lease = weakref.finalize(self, engine.release)
+        self._closed = False
+        self._timeout: float | None = options.get("timeout")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._engine.backend.address} timeout={self._options.get('timeout')}>"
@@ -78,7 +80,7 @@ class _Verbs:
         return call
 
     def _deadline(self, timeout: float | Unset | None) -> float | None:
-        seconds = self._options.get("timeout") if isinstance(timeout, Unset) else timeout
+        seconds = self._timeout if isinstance(timeout, Unset) else timeout
         if seconds is None:
             return None
         if not seconds > 0:
@@ -86,9 +88,8 @@ class _Verbs:
         return float(time.monotonic() + seconds)
 
     def _check_open(self) -> None:
-        if not self._lease.alive:
+        if self._closed:
             raise ClosedError(f"the model {self._engine.backend.address} was closed", hint="Load it again")
-        self._engine.check_open()
 
     def _unsupported(self, verb: str) -> Exception:
         return self._engine.backend.unsupported(verb)
@@ -111,8 +112,10 @@ class _Verbs:
             assert info is not None  # the face has opened it
             named = given(inputs, info)
             kind = Kind.of(inputs if type(inputs) is not list else ())
-            tensors = {spec.name: take(named[spec.name], spec, where=info.name) for spec in _specs(named, info)}
-            rows = _rows(tensors)
+            tensors: dict[str, Tensor] = {}
+            for spec in info.inputs or _specs(named):
+                tensors[spec.name] = tensor = take(named[spec.name], spec, where=info.name)
+                rows = rows or (tensor.shape[0] if tensor.shape else 0)
             wanted = () if outputs is None else _wanted(outputs, info)
             answer: Mapping[str, Tensor] = yield from engine.backend.start(call, tensors, wanted)
             _check_answer(answer, info, wanted)
@@ -252,10 +255,8 @@ def _wished(outcomes: Iterable[Outcome], on_error: str) -> Iterator[Any]:
             raise outcome
 
 
-def _specs(named: Mapping[str, Any], info: ModelInfo) -> Sequence[TensorSpec]:
-    """The signature; for a model without one, what came is what is expected."""
-    if info.inputs:
-        return info.inputs
+def _specs(named: Mapping[str, Any]) -> Sequence[TensorSpec]:
+    """For a model without a signature what came is what is expected."""
     return [TensorSpec(name, *_described(value)) for name, value in named.items()]
 
 
@@ -264,13 +265,6 @@ def _described(value: Any) -> tuple[str, tuple[int, ...]]:
 
     shape = value.shape if hasattr(value, "shape") else np.shape(value)
     return datatype_of(value), tuple(int(size) for size in shape)
-
-
-def _rows(tensors: Mapping[str, Tensor]) -> int:
-    for tensor in tensors.values():
-        if tensor.shape:
-            return tensor.shape[0]
-    return 0
 
 
 def _wanted(outputs: Sequence[str], info: ModelInfo) -> tuple[str, ...]:
@@ -296,9 +290,8 @@ def _check_answer(answer: Mapping[str, Tensor], info: ModelInfo, wanted: Sequenc
                 f"{info.name} gave as output {name!r} {_told(tensor)}, which is no tensor of its datatype"
             )
     for spec in info.outputs:
-        if (tensor := answer.get(spec.name)) is None:  # type: ignore[assignment]
-            continue
-        if tensor.datatype != spec.datatype or not matches(spec, tensor.shape):
+        tensor = answer.get(spec.name)  # type: ignore[assignment]
+        if tensor is not None and (tensor.datatype != spec.datatype or not matches(spec, tensor.array.shape)):
             raise ProtocolError(
                 f"{info.name} gave {spec.name!r} as {tensor.datatype} {list(tensor.shape)}; announced is "
                 f"{spec.datatype} {list(spec.shape)}"
@@ -506,6 +499,7 @@ class Model(_Verbs, Generic[In, Out]):
 
     def close(self) -> None:
         """Let go of the model; a second time is harmless. Weights and connections go with the last view."""
+        self._closed = True
         self._lease()
 
     def __enter__(self) -> Self:
@@ -678,6 +672,7 @@ class AsyncModel(_Verbs, Generic[In, Out]):
 
     async def aclose(self) -> None:
         """As `Model.close`."""
+        self._closed = True
         self._lease()
 
     async def __aenter__(self) -> Self:

@@ -125,24 +125,29 @@ class LocalBackend(Backend):
         slots.get()
         begun = time.perf_counter()
         try:
-            outcome = self._guarded(verb, *arguments)
+            return verb(*arguments)
+        except Exception as error:
+            if isinstance(error, AiaasError | MemoryError):
+                raise
+            raise self._told(error) from error
         finally:
             slots.put(None)
-        call.queue = begun - asked
-        call.compute = time.perf_counter() - begun
-        return outcome
+            call.queue, call.compute = begun - asked, time.perf_counter() - begun
 
     def _guarded(self, work: Any, *arguments: Any) -> Any:
-        """No exception of the model's own libraries goes up as it is."""
         try:
             return work(*arguments)
-        except (AiaasError, MemoryError):
-            raise
         except Exception as error:
-            raise ModelError(
-                f"{self.address} raised {type(error).__name__}: {_first_line(error)}",
-                hint="The model's own code failed; the original error is this one's __cause__",
-            ) from error
+            if isinstance(error, AiaasError | MemoryError):
+                raise
+            raise self._told(error) from error
+
+    def _told(self, error: Exception) -> ModelError:
+        """No exception of the model's own libraries goes up as it is."""
+        return ModelError(
+            f"{self.address} raised {type(error).__name__}: {_first_line(error)}",
+            hint="The model's own code failed; the original error is this one's __cause__",
+        )
 
     def close(self) -> None:
         self._threads.shutdown(wait=False)
