@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 
 DOUBLE = """
 from mlserver import MLModel
+from mlserver.errors import MLServerError
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
@@ -35,6 +36,10 @@ class Double(MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         x = NumpyCodec.decode_input(payload.inputs[0])
+        if x.flat[0] == -1:
+            raise ValueError("this model's own fault")
+        if x.flat[0] == -2:
+            raise MLServerError("rows out of season", status_code=422)
         y = NumpyCodec.encode_output("y", 2 * x)
         return InferenceResponse(id=payload.id, model_name=self.name, model_version=self.version, outputs=[y])
 """
