@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -75,3 +76,24 @@ def test_a_plugin_that_was_mended_loads(install, tmp_path: Path) -> None:  # typ
         aiaas.load("later:")
     (tmp_path / "later_plugin.py").write_text(GOOD + "\n# mended\n")
     assert aiaas.load("later:").ready()
+
+
+@pytest.mark.parametrize(
+    ("address", "others"),
+    [
+        ("echo:", ("oip", "route", "torch")),
+        ("http://127.0.0.1:9/v2/models/m", ("echo", "route", "torch")),
+        (["echo:", "http://127.0.0.1:9/v2/models/m"], ("torch",)),
+    ],
+)
+def test_loading_one_backend_imports_that_one_alone(address: str | list[str], others: tuple[str, ...]) -> None:
+    code = f"""
+import subprocess
+import sys
+import aiaas_sdk as aiaas
+aiaas.load({address!r})
+loaded = [name for name in {others!r} if f"aiaas_sdk.backends.{{name}}" in sys.modules]
+assert not loaded, loaded
+assert not {{"torch", "httpx", "httpx2", "starlette", "typer"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
