@@ -147,7 +147,9 @@ def holds(tensor: Tensor) -> bool:
         return False
     if type(array) is np.ndarray:
         return array.dtype is kind.dtype or array.dtype.newbyteorder("=") == kind.dtype
-    return _is_torch(array) and str(array.dtype) == f"torch.{_TORCH_NAMES.get(tensor.datatype)}"
+    return _is_torch(array) and array.dtype == getattr(
+        sys.modules["torch"], _TORCH_NAMES.get(tensor.datatype, ""), None
+    )
 
 
 # ---------------------------------------------------------------- in: what a user hands over
@@ -418,7 +420,9 @@ def storage(tensor: Tensor) -> Storage:
 
 def _torch_to_numpy(value: Any) -> Storage:
     torch: Any = sys.modules["torch"]
-    if value.device.type != "cpu" or value.requires_grad or value.is_neg() or not value.is_contiguous():
+    try:  # one call where there is nothing to do: on the CPU, without grad, not a negated view, no bfloat16
+        return np.asarray(value.numpy(), order="C")
+    except (RuntimeError, TypeError):
         value = value.detach().cpu().resolve_neg().contiguous()
     if value.dtype == torch.bfloat16:
         return np.asarray(value.view(torch.int16).numpy().view(np.uint16))
