@@ -23,6 +23,7 @@ class Serving(Protocol):
     scheme: str
     address: Any
     parallel: int
+    at_once: Callable[..., Any] | None
 
     def opening(self, call: Call) -> Flow[ModelInfo]: ...
     def readiness(self, call: Call) -> Flow[bool]: ...

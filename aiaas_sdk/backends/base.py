@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, ClassVar
@@ -43,6 +43,8 @@ class Backend:
     """The engine options ("device", "api_key", ...) that mean something to this backend."""
     parallel: ClassVar[int] = 1
     """How many calls `map` keeps in flight unless it is told."""
+    at_once: Callable[..., Any] | None = None
+    """What `start` does, for a backend that can do it in the caller's thread: (call, *arguments) -> the answer."""
 
     def __init__(self, address: Address, options: Mapping[str, Any]) -> None:
         self.address = address
@@ -112,14 +114,14 @@ class LocalBackend(Backend):
         return True
 
     def start(self, call: Call, *arguments: Any) -> Flow[Any]:
+        return (yield Run(partial(self.at_once, call, *arguments), self._threads))
+
+    def at_once(self, call: Call, *arguments: Any) -> Any:
         verb = getattr(self, call.verb, None)
         if verb is None:
             raise self.unsupported(call.verb)
         if self._process != os.getpid():
             self._free_slots()
-        return (yield Run(partial(self._timed, call, verb, arguments), self._threads))
-
-    def _timed(self, call: Call, verb: Any, arguments: tuple[Any, ...]) -> Any:
         asked = time.perf_counter()
         slots = self._slots
         slots.get()
