@@ -44,7 +44,7 @@ class Backend:
     parallel: ClassVar[int] = 1
     """How many calls `map` keeps in flight unless it is told."""
     at_once: Callable[..., Any] | None = None
-    """What `start` does, for a backend that can do it in the caller's thread: (call, *arguments) -> the answer."""
+    """As `start`, with the same arguments, for a backend that can do the work in the caller's thread."""
 
     def __init__(self, address: Address, options: Mapping[str, Any]) -> None:
         self.address = address
