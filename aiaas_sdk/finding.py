@@ -91,7 +91,7 @@ def _route(
         if inner.route:
             raise AddressError(f"{text!r} is a route itself", hint="Write its addresses into this one")
         # what the route's own entry says goes before what the member's settings say
-        own = {**inner.members[0].options, **merged, **options}
+        own = {**inner.members[0].options, **merged}
         members.append(_member(inner.members[0].address, own, frozenset(options), sources, settings))
     shown = ", ".join(str(member.address) for member in members)
     return Found(tuple(members), merged, sources, f"[{shown}]", route=True)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from aiaas_sdk import bundle
 from aiaas_sdk.backends.base import LocalBackend
 from aiaas_sdk.errors import AddressError, ConfigError, UnsupportedOperationError
@@ -165,7 +167,7 @@ class _Eager:
 
 
 def _from_numpy(torch: Any, tensor: Tensor) -> torch.Tensor:
-    array = tensor.array if type(tensor.array).__module__ == "numpy" else storage(tensor)
+    array = tensor.array if type(tensor.array) is np.ndarray else storage(tensor)
     if not array.flags.writeable:  # torch has no read-only tensors, and a module may write into its input
         array = array.copy()
     if tensor.datatype == "BF16":
