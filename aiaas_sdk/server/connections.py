@@ -30,7 +30,7 @@ def protocol_class() -> type[asyncio.Protocol]:
     return _OnHttptools or _OnH11
 
 
-class _Patience:
+class _Patience(asyncio.Protocol):
     """The clock of one connection. Every other attribute is uvicorn's own."""
 
     if TYPE_CHECKING:
@@ -43,6 +43,15 @@ class _Patience:
     _since = 0.0
     _arrived = 0
     _look: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._enter("head")
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch()
+        super().connection_lost(exc)
 
     def _enter(self, phase: str) -> None:
         self._phase, self._since, self._arrived = phase, self.loop.time(), 0
@@ -77,15 +86,6 @@ class _Patience:
 
 
 class _OnH11(_Patience, H11Protocol):
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._enter("head")
-        self._watch()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._unwatch()
-        super().connection_lost(exc)
-
     def data_received(self, data: bytes) -> None:
         self._arrived += len(data)
         super().data_received(data)
@@ -114,15 +114,6 @@ else:
 
     class _Httptools(_Patience, HttpToolsProtocol):
         _head = 0
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._enter("head")
-            self._watch()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._unwatch()
-            super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
             self._arrived += len(data)

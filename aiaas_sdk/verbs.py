@@ -1,0 +1,314 @@
+"""Each verb once, as a flow, and what both faces share."""
+
+from __future__ import annotations
+
+import copy
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from aiaas_sdk.engine import Engine
+from aiaas_sdk.errors import (
+    AiaasError,
+    ClosedError,
+    ConfigError,
+    InputError,
+    ProtocolError,
+)
+from aiaas_sdk.flow import Flow
+from aiaas_sdk.mapping import OF_A_ROW, Chunk, Outcome, check, given, records_in
+from aiaas_sdk.records.call import Call
+from aiaas_sdk.records.model import ModelInfo, TensorSpec
+from aiaas_sdk.records.options import ENGINE_OPTIONS, Unset
+from aiaas_sdk.records.prediction import Facts, Prediction
+from aiaas_sdk.tensors import Kind, Tensor, datatype_of, holds, matches, take
+
+if TYPE_CHECKING:
+    from aiaas_sdk.schema import Bound, Schema
+
+__all__ = ["Verbs", "wished"]
+
+
+class Verbs:
+    """What both faces share: options, the call record, and each verb as a flow."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        options: Mapping[str, Any],
+        around: Callable[[Mapping[str, Any]], Any],
+        reload: Callable[[Mapping[str, Any]], Any],
+        schema: Schema | None = None,
+    ) -> None:
+        self._engine, self._options = engine.lease(), dict(options)
+        self._schema = schema
+        self._bound: Bound | None = None
+        self._around, self._policies, self._reload = around, around(options), reload
+        self._lease = weakref.finalize(self, engine.release)
+        self._closed = False
+        self._timeout: float | None = options.get("timeout")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._engine.backend.address} timeout={self._options.get('timeout')}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a model can't be pickled; send its address and load it there")
+
+    def _call(self, verb: str) -> Call:
+        call = Call(verb, attempt_timeout=self._options.get("attempt_timeout"))
+        if self._policies is not None:
+            call.around = self._policies
+        return call
+
+    def _deadline(self, timeout: float | Unset | None) -> float | None:
+        seconds = self._timeout if isinstance(timeout, Unset) else timeout
+        if seconds is None:
+            return None
+        if not seconds > 0:
+            raise ConfigError(f"timeout is {seconds} s", hint="Give seconds above 0, or None for no limit")
+        return float(time.monotonic() + seconds)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"the model {self._engine.backend.address} was closed", hint="Load it again")
+
+    def _unsupported(self, verb: str) -> Exception:
+        return self._engine.backend.unsupported(verb)
+
+    def _view(self, options: Mapping[str, Any]) -> Any:
+        self._check_open()
+        merged = {**self._options, **options}
+        if ENGINE_OPTIONS & options.keys():
+            return self._reload(merged)
+        return type(self)(self._engine, merged, self._around, self._reload, self._schema)
+
+    # ------------------------------------------------------------ predict
+    def _predict(
+        self, call: Call, inputs: Any, outputs: Sequence[str] | None, seconds: float | None
+    ) -> Flow[Prediction]:
+        begun, done = time.perf_counter(), None
+        try:
+            asked = self._asked(inputs, outputs)
+            answer = yield from self._engine.backend.start(call, asked[0], asked[1])
+            done = self._given(call, asked, answer, begun)
+            return done
+        except AiaasError as error:
+            raise self._located(error, call, begun, seconds) from error.__cause__
+        finally:
+            self._counted(call, done, begun)
+
+    def _predict_at_once(self, at_once: Callable[..., Any], call: Call, inputs: Any, outputs: Any) -> Prediction:
+        """`_predict` without a flow, for a call here without a deadline: the flow costs it 30 microseconds."""
+        begun, done = time.perf_counter(), None
+        try:
+            asked = self._asked(inputs, outputs)
+            done = self._given(call, asked, at_once(call, asked[0], asked[1]), begun)
+            return done
+        except AiaasError as error:
+            raise self._located(error, call, begun, None) from error.__cause__
+        finally:
+            self._counted(call, done, begun)
+
+    def _asked(self, inputs: Any, outputs: Sequence[str] | None) -> tuple[dict[str, Tensor], tuple[str, ...], Kind]:
+        """The inputs as tensors, the outputs that are wanted, and the kind of arrays to give back."""
+        info = self._engine.info
+        assert info is not None  # the face has opened it
+        named = given(inputs, info)
+        tensors = {spec.name: take(named[spec.name], spec, where=info.name) for spec in info.inputs or _specs(named)}
+        wanted = () if outputs is None else _wanted(outputs, info)
+        return tensors, wanted, Kind.of(inputs if type(inputs) is not list else ())
+
+    def _given(
+        self,
+        call: Call,
+        asked: tuple[dict[str, Tensor], tuple[str, ...], Kind],
+        answer: Mapping[str, Tensor],
+        begun: float,
+    ) -> Prediction:
+        info = self._engine.info
+        assert info is not None
+        tensors, wanted, kind = asked
+        _check_answer(answer, info, wanted)
+        rows = 0
+        for tensor in tensors.values():
+            rows = rows or (tensor.shape[0] if tensor.shape else 0)
+        facts = Facts(
+            info.name,
+            call.version or info.version,
+            call.backend or self._engine.backend.scheme,
+            call.attempts,
+            call.request_id,
+            time.perf_counter() - begun,
+            call.queue,
+            call.compute,
+            call.network,
+            rows,
+        )
+        return Prediction(facts, {n: kind.give(tensor) for n, tensor in answer.items()}, answer, info.labels)
+
+    def _counted(self, call: Call, done: Prediction | None, begun: float) -> None:
+        rows = 0 if done is None else done._facts.rows or 0
+        self._engine.count(done is None, call.attempts, rows, time.perf_counter() - begun)
+
+    # ------------------------------------------------------------ records
+    def _records(self) -> Bound | None:
+        """The records of this model, checked against its signature once; None where it was loaded without."""
+        if self._schema is not None and self._bound is None:
+            assert self._engine.info is not None
+            self._bound = self._schema.bind(self._engine.info)
+        return self._bound
+
+    def _answered(self, inputs: Any, outputs: Sequence[str] | None, seconds: float | None) -> Flow[Any]:
+        """`predict`, for arrays or records."""
+        if self._schema is None:
+            return self._predict(self._call("predict"), inputs, outputs, seconds)
+        return self._for_records(inputs, outputs, seconds)
+
+    def _for_records(self, inputs: Any, outputs: Sequence[str] | None, seconds: float | None) -> Flow[Any]:
+        bound = self._records()
+        assert bound is not None
+        records = records_in(inputs, bound.input)
+        if records is None:
+            answer = yield from self._predict(self._call("predict"), inputs, outputs, seconds)
+            if bound.input is not None:  # arrays in, arrays out
+                return answer
+            return bound.decode(answer, answer.usage.rows or 0 if bound.batched else 1)
+        found: list[Any] = []
+        size = len(records) if bound.batched else 1
+        for first in range(0, len(records), max(1, size)):
+            group = records[first : first + size]
+            answer = yield from self._predict(self._call("predict"), bound.encode(group, first), None, seconds)
+            found += _items(answer, bound, len(group), first)
+        return found if isinstance(inputs, list | tuple) else found[0]
+
+    def _encoder(self, info: ModelInfo) -> Callable[[Any], Any]:
+        bound = self._records()
+
+        def encode(row: Any) -> Any:
+            if bound is None or records_in([row], bound.input) is None:
+                return row
+            return {name: array[0] for name, array in bound.encode([row]).items()}
+
+        return encode
+
+    def _decoded(self, outcome: Outcome) -> Outcome:
+        row, answer = outcome
+        bound = self._records()
+        if bound is None or bound.output is None or not isinstance(answer, Prediction):
+            return outcome
+        try:
+            return row, bound.decode({name: array[None] for name, array in answer.items()}, 1)[0]
+        except AiaasError as error:
+            error.row = row
+            return row, error
+
+    # ------------------------------------------------------------ map
+    def _lanes(
+        self, info: ModelInfo, batch_size: int | None, concurrency: int | None, on_error: str, checkpoint: Any
+    ) -> tuple[int | None, int]:
+        """Rows in a batch and calls in flight, checked."""
+        check(info, batch_size, concurrency, on_error, checkpoint)
+        lanes = concurrency or self._options.get("concurrency") or self._engine.backend.parallel
+        return batch_size or self._options.get("batch_size"), int(lanes)
+
+    def _chunk(self, chunk: Chunk, seconds: float | None) -> Flow[list[Outcome]]:
+        """The outcome of each row. A batch that fails for what may be one row's fault is asked row by row."""
+        if chunk.failure is not None:
+            return _failed(chunk, chunk.failure)
+        try:
+            answer = yield from self._predict(self._call("predict"), chunk.inputs, None, seconds)
+            return [(row, answer.row(place)) for place, row in enumerate(chunk.rows)]
+        except AiaasError as error:
+            if len(chunk.rows) == 1 or not isinstance(error, OF_A_ROW):
+                return _failed(chunk, error)
+        outcomes: list[Outcome] = []
+        for place, row in enumerate(chunk.rows):
+            try:
+                answer = yield from self._predict(self._call("predict"), chunk.single(place), None, seconds)
+                outcomes.append((row, answer.row(0)))
+            except AiaasError as error:
+                error.row = row
+                outcomes.append((row, error))
+        return outcomes
+
+    def _located(self, error: AiaasError, call: Call, begun: float, seconds: float | None) -> AiaasError:
+        return error.locate(
+            address=str(self._engine.backend.address),
+            attempts=call.attempts,
+            allowed=call.allowed,
+            elapsed=time.perf_counter() - begun,
+            timeout=seconds,
+        )
+
+
+def _items(answer: Prediction, bound: Bound, count: int, first: int) -> list[Any]:
+    """One answer a record: a record where the model was loaded with `output=`, else its row of the prediction."""
+    if bound.output is not None:
+        return bound.decode(answer, count, first)
+    return [answer.row(index) for index in range(count)] if bound.batched else [answer]
+
+
+def _failed(chunk: Chunk, error: AiaasError) -> list[Outcome]:
+    """The failure of a whole batch, as each of its rows' own."""
+    outcomes: list[Outcome] = []
+    for row in chunk.rows:
+        own = error if len(chunk.rows) == 1 else copy.copy(error)
+        own.row, own.__cause__ = row, error.__cause__
+        outcomes.append((row, own))
+    return outcomes
+
+
+def wished(outcomes: Iterable[Outcome], on_error: str) -> Iterator[Any]:
+    for _, outcome in outcomes:
+        if not isinstance(outcome, AiaasError) or on_error == "return":
+            yield outcome
+        elif on_error == "raise":
+            raise outcome
+
+
+def _specs(named: Mapping[str, Any]) -> Sequence[TensorSpec]:
+    """For a model without a signature what came is what is expected."""
+    return [TensorSpec(name, *_described(value)) for name, value in named.items()]
+
+
+def _described(value: Any) -> tuple[str, tuple[int, ...]]:
+    import numpy as np
+
+    shape = value.shape if hasattr(value, "shape") else np.shape(value)
+    return datatype_of(value), tuple(int(size) for size in shape)
+
+
+def _wanted(outputs: Sequence[str], info: ModelInfo) -> tuple[str, ...]:
+    known = [spec.name for spec in info.outputs]
+    if isinstance(outputs, str):
+        raise InputError(f"outputs is the text {outputs!r}", hint=f"Give a list: outputs=[{outputs!r}]")
+    for name in outputs:
+        if known and name not in known:
+            raise InputError(f"{info.name} has no output {name!r}; it has {', '.join(known)}")
+    return tuple(outputs)
+
+
+def _check_answer(answer: Mapping[str, Tensor], info: ModelInfo, wanted: Sequence[str]) -> None:
+    """The other side of the call: what came is what was announced and asked for."""
+    if not isinstance(answer, Mapping) or not answer:
+        raise ProtocolError(f"{info.name} answered with {_told(answer)} where outputs by name belong")
+    for name in wanted:
+        if name not in answer:
+            raise ProtocolError(f"{info.name} left out the output {name!r}")
+    for name, tensor in answer.items():
+        if type(name) is not str or type(tensor) is not Tensor or not holds(tensor):
+            raise ProtocolError(
+                f"{info.name} gave as output {name!r} {_told(tensor)}, which is no tensor of its datatype"
+            )
+    for spec in info.outputs:
+        tensor = answer.get(spec.name)  # type: ignore[assignment]
+        if tensor is not None and (tensor.datatype != spec.datatype or not matches(spec, tensor.array.shape)):
+            raise ProtocolError(
+                f"{info.name} gave {spec.name!r} as {tensor.datatype} {list(tensor.shape)}; announced is "
+                f"{spec.datatype} {list(spec.shape)}"
+            )
+
+
+def _told(value: Any) -> str:
+    return "nothing" if value is None or value == {} else f"a {type(value).__name__}"
