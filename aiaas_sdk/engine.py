@@ -122,14 +122,17 @@ class Engine:
         return self.info
 
     # ------------------------------------------------------------ counts
-    def count(self, failed: bool, attempts: int, rows: int, seconds: float) -> None:
-        """A call has ended; `rows` were answered unless it failed."""
+    def count(self, call: Call, failed: bool, begun: float) -> None:
+        """A call that was begun then (`time.perf_counter`) has ended."""
+        seconds = time.perf_counter() - begun
         with self._guard:
             self._calls += 1
-            self._failures += failed
-            self._attempts += attempts
-            self._rows += 0 if failed else rows
+            self._attempts += call.attempts
             self._seconds += seconds
+            if failed:
+                self._failures += 1
+            else:
+                self._rows += call.rows or 0
 
     def stats(self) -> Stats:
         with self._guard:

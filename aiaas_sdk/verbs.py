@@ -21,7 +21,7 @@ from aiaas_sdk.mapping import OF_A_ROW, Chunk, Outcome, check, given, records_in
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.model import ModelInfo, TensorSpec
 from aiaas_sdk.records.options import ENGINE_OPTIONS, Unset
-from aiaas_sdk.records.prediction import Facts, Prediction
+from aiaas_sdk.records.prediction import Prediction
 from aiaas_sdk.tensors import Kind, Tensor, datatype_of, holds, matches, take
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Verbs:
         except AiaasError as error:
             raise self._located(error, call, begun, seconds) from error.__cause__
         finally:
-            self._counted(call, done, begun)
+            self._engine.count(call, done is None, begun)
 
     def _predict_at_once(self, at_once: Callable[..., Any], call: Call, inputs: Any, outputs: Any) -> Prediction:
         """`_predict` without a flow, for a call here without a deadline: the flow costs it 30 microseconds."""
@@ -108,7 +108,7 @@ class Verbs:
         except AiaasError as error:
             raise self._located(error, call, begun, None) from error.__cause__
         finally:
-            self._counted(call, done, begun)
+            self._engine.count(call, done is None, begun)
 
     def _asked(self, inputs: Any, outputs: Sequence[str] | None) -> tuple[dict[str, Tensor], tuple[str, ...], Kind]:
         """The inputs as tensors, the outputs that are wanted, and the kind of arrays to give back."""
@@ -130,26 +130,12 @@ class Verbs:
         assert info is not None
         tensors, wanted, kind = asked
         _check_answer(answer, info, wanted)
-        rows = 0
-        for tensor in tensors.values():
-            rows = rows or (tensor.shape[0] if tensor.shape else 0)
-        facts = Facts(
-            info.name,
-            call.version or info.version,
-            call.backend or self._engine.backend.scheme,
-            call.attempts,
-            call.request_id,
-            time.perf_counter() - begun,
-            call.queue,
-            call.compute,
-            call.network,
-            rows,
-        )
-        return Prediction(facts, {n: kind.give(tensor) for n, tensor in answer.items()}, answer, info.labels)
-
-    def _counted(self, call: Call, done: Prediction | None, begun: float) -> None:
-        rows = 0 if done is None else done._facts.rows or 0
-        self._engine.count(done is None, call.attempts, rows, time.perf_counter() - begun)
+        arrays = {name: kind.give(tensor) for name, tensor in answer.items()}
+        call.model, call.rows = info.name, _rows(tensors)
+        call.version = call.version or info.version
+        call.backend = call.backend or self._engine.backend.scheme
+        call.total = time.perf_counter() - begun
+        return Prediction(call, arrays, answer, info.labels)
 
     # ------------------------------------------------------------ records
     def _records(self) -> Bound | None:
@@ -242,6 +228,13 @@ class Verbs:
         )
 
 
+def _rows(tensors: Mapping[str, Tensor]) -> int:
+    for tensor in tensors.values():
+        if shape := tensor.array.shape:
+            return int(shape[0])
+    return 0
+
+
 def _items(answer: Prediction, bound: Bound, count: int, first: int) -> list[Any]:
     """One answer a record: a record where the model was loaded with `output=`, else its row of the prediction."""
     if bound.output is not None:
@@ -291,7 +284,7 @@ def _wanted(outputs: Sequence[str], info: ModelInfo) -> tuple[str, ...]:
 
 def _check_answer(answer: Mapping[str, Tensor], info: ModelInfo, wanted: Sequence[str]) -> None:
     """The other side of the call: what came is what was announced and asked for."""
-    if not isinstance(answer, Mapping) or not answer:
+    if not answer or (type(answer) is not dict and not isinstance(answer, Mapping)):
         raise ProtocolError(f"{info.name} answered with {_told(answer)} where outputs by name belong")
     for name in wanted:
         if name not in answer:

@@ -6,10 +6,12 @@ is a gateway to the first, and as a route whose first member isn't there.
 
 from __future__ import annotations
 
+import gc
 import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 import aiaas_sdk as aiaas
+from aiaas_sdk.server import serve_in_thread
 
 torch = pytest.importorskip("torch")
 CNN = pytest.importorskip("aiaas_sdk.architectures.cnn").CNN
@@ -263,3 +266,24 @@ def test_both_sides_compare_equal(bundle: Path, served: str) -> None:
     assert report.equal
     assert report.max_abs == 0
     assert report.label_agreement == 1
+
+
+def test_an_answer_that_is_dropped_gives_its_memory_back_at_once(load: Any) -> None:
+    """Not only when the garbage collector comes: of large answers a few fill the memory."""
+    with serve_in_thread(["wide=echo:?x=FP32[-1]"]) as url, load(f"{url}/v2/models/wide") as model:
+        for size in (3, 1 << 20):
+            gc.collect()
+            gc.disable()
+            try:
+                answer = model.predict(np.ones(size, np.float32))
+                memory = answer.array
+                while isinstance(memory.base, np.ndarray):
+                    memory = memory.base
+                held = weakref.ref(memory.base.obj)
+                del answer, memory
+                if size > 3:
+                    assert held() is None
+                model.predict(np.ones(3, np.float32))
+                assert held() is None
+            finally:
+                gc.enable()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 __all__ = ["Call"]
@@ -22,8 +22,9 @@ class Call:
         around: the request policies, composed; a remote backend sends through them.
         attempt_timeout: seconds for one attempt.
         attempts: requests sent so far; allowed: how many the retry policy grants.
-        request_id, version, backend: as the answer says.
-        queue, compute, network: seconds, where somebody measured them.
+        request_id, model, version, backend: as the answer says.
+        total, queue, compute, network: seconds, where somebody measured them.
+        rows, input_tokens, output_tokens: what was used, where somebody counted it.
     """
 
     verb: str
@@ -32,8 +33,22 @@ class Call:
     attempts: int = 0
     allowed: int | None = None
     request_id: str | None = None
+    model: str = ""
     version: str | None = None
     backend: str | None = None
+    total: float = 0.0
     queue: float | None = None
     compute: float | None = None
     network: float | None = None
+    rows: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Its policies stay in the process that the call was made in."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "around"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.around = _plain
+        for name, value in state.items():
+            setattr(self, name, value)

@@ -3,42 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from aiaas_sdk.errors import InputError
+from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.model import Timing, Usage
 
-__all__ = ["Facts", "Prediction", "Served"]
-
-
-@dataclass(slots=True)
-class Facts:
-    """What a call noted about itself. `total`, `queue`, `compute` and `network` are seconds."""
-
-    model: str
-    version: str | None
-    backend: str
-    attempts: int
-    request_id: str | None
-    total: float
-    queue: float | None = None
-    compute: float | None = None
-    network: float | None = None
-    rows: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+__all__ = ["Prediction", "Served"]
 
 
 class Served:
     """Who answered, and what it took: the common part of every result. Frozen; can be pickled."""
 
-    __slots__ = ("_facts",)
+    __slots__ = ("_call",)
 
-    _facts: Facts
+    _call: Call
 
-    def __init__(self, facts: Facts) -> None:
-        object.__setattr__(self, "_facts", facts)
+    def __init__(self, call: Call) -> None:
+        object.__setattr__(self, "_call", call)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{type(self).__name__} is frozen; {name!r} can't be set")
@@ -46,40 +28,40 @@ class Served:
     @property
     def model(self) -> str:
         """The model's name."""
-        return self._facts.model
+        return self._call.model
 
     @property
     def version(self) -> str | None:
         """The version that answered, where the peer says so."""
-        return self._facts.version
+        return self._call.version
 
     @property
     def backend(self) -> str:
         """The scheme of the backend that answered ("torch", "oip")."""
-        return self._facts.backend
+        return self._call.backend or ""
 
     @property
     def attempts(self) -> int:
         """How many requests were sent; 0 for a local model."""
-        return self._facts.attempts
+        return self._call.attempts
 
     @property
     def request_id(self) -> str | None:
         """The request's id, as the peer knows it."""
-        return self._facts.request_id
+        return self._call.request_id
 
     # These two are made when they are asked for: a small local model is called in less time than they cost.
     @property
     def timing(self) -> Timing:
         """Seconds in all, and where they went as far as that is known."""
-        facts = self._facts
-        return Timing(total=facts.total, queue=facts.queue, compute=facts.compute, network=facts.network)
+        call = self._call
+        return Timing(total=call.total, queue=call.queue, compute=call.compute, network=call.network)
 
     @property
     def usage(self) -> Usage:
         """What was used; None in a field is unknown."""
-        facts = self._facts
-        return Usage(rows=facts.rows, input_tokens=facts.input_tokens, output_tokens=facts.output_tokens)
+        call = self._call
+        return Usage(rows=call.rows, input_tokens=call.input_tokens, output_tokens=call.output_tokens)
 
 
 class Prediction(Served, Mapping[str, Any]):
@@ -99,10 +81,10 @@ class Prediction(Served, Mapping[str, Any]):
     """The outputs as they travelled (`aiaas_sdk.tensors.Tensor`), with their protocol datatypes."""
 
     def __init__(
-        self, facts: Facts, arrays: dict[str, Any], tensors: Mapping[str, Any], labels: tuple[str, ...] | None = None
+        self, call: Call, arrays: dict[str, Any], tensors: Mapping[str, Any], labels: tuple[str, ...] | None = None
     ) -> None:
         put = object.__setattr__
-        put(self, "_facts", facts)
+        put(self, "_call", call)
         put(self, "_arrays", arrays)
         put(self, "tensors", tensors)
         put(self, "labels", labels)
@@ -154,14 +136,14 @@ class Prediction(Served, Mapping[str, Any]):
 
     def row(self, index: int) -> Prediction:
         """One row's answer: the same outputs without the batch axis."""
-        return Prediction(self._facts, {name: array[index] for name, array in self._arrays.items()}, {}, self.labels)
+        return Prediction(self._call, {name: array[index] for name, array in self._arrays.items()}, {}, self.labels)
 
     def __repr__(self) -> str:
         outputs = ", ".join(f"{name}={_shape(array)}" for name, array in self._arrays.items())
         return f"<Prediction {outputs} from {self.model}@{self.version} by {self.backend}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Prediction, (self._facts, self._arrays, dict(self.tensors), self.labels)
+        return Prediction, (self._call, self._arrays, dict(self.tensors), self.labels)
 
 
 def _shape(array: Any) -> str:

@@ -17,7 +17,7 @@ __all__ = ["Connection", "readable"]
 
 PIECE = 1 << 16
 """Bytes asked for where a parser has to see them."""
-MARK = 1 << 19
+MARK = 1 << 18
 """Bytes to wait for while more than that is still to come."""
 TLS_PIECE = 1 << 18
 """Bytes handed to TLS at once; it cuts them into records of 16 KiB."""
@@ -113,7 +113,7 @@ class Connection:
         """Take what has come; straight into its place where the length is known."""
         room = answer.room
         if room is not None:
-            self._parser = None  # it won't see the end of this body
+            self._drop_parser()  # it won't see the end of this body
             count = self._sock.recv_into(room)
             answer.filled(count) if count else answer.eof()
             self._pace(answer)
@@ -126,7 +126,14 @@ class Connection:
         assert self._parser is not None
         self._parser.feed(data)
         answer.check()
+        if answer.done:
+            self._parser.forget()
         self._pace(answer)
+
+    def _drop_parser(self) -> None:
+        if self._parser is not None:
+            self._parser.forget()
+            self._parser = None
 
     def _pace(self, answer: Answer) -> None:
         """Of a large body, wait for much at once: waking for each packet costs more than copying it."""
@@ -141,6 +148,7 @@ class Connection:
         return not readable(self._sock)
 
     def close(self) -> None:
+        self._drop_parser()
         self._sock.close()
 
 

@@ -19,10 +19,18 @@ class Parser(Protocol):
 
     def begin(self, answer: Answer, method: str) -> None: ...
     def feed(self, data: bytes) -> None: ...
+    def forget(self) -> None:
+        """Let go of the answer. `begin` comes before the next bytes."""
 
 
 class FastParser:
-    """httptools: llhttp, the parser of Node.js."""
+    """httptools: llhttp, the parser of Node.js.
+
+    It and its machine hold one another, so that only the garbage collector frees them; an answer, which may be
+    large, mustn't wait for that.
+    """
+
+    _answer: Answer
 
     def __init__(self) -> None:
         import httptools
@@ -45,6 +53,9 @@ class FastParser:
             if not self._over:
                 raise ProtocolError("the answer isn't HTTP/1.1", hint=_reason(error)) from None
             self._answer.extra()
+
+    def forget(self) -> None:
+        self._answer = None  # type: ignore[assignment]  # `begin` gives the next one
 
     # ------------------------------------------------------------ httptools calls these
     def on_message_begin(self) -> None:
@@ -86,6 +97,8 @@ class FastParser:
 class PlainParser:
     """h11, in Python."""
 
+    _answer: Answer
+
     def begin(self, answer: Answer, method: str) -> None:
         import h11
 
@@ -109,6 +122,9 @@ class PlainParser:
             raise ProtocolError("the answer isn't HTTP/1.1", hint=_reason(error)) from None
         if self._machine.trailing_data[0]:
             self._answer.extra()
+
+    def forget(self) -> None:
+        self._answer = None  # type: ignore[assignment]  # `begin` gives the next one
 
     def _take(self, event: object) -> None:
         import h11
