@@ -19,6 +19,9 @@ class Call:
 
     Attributes:
         verb: "predict", ...; "open" and "ready" for the calls before it.
+        target: the address that is called.
+        deadline: the moment (`time.monotonic`) by which it must be over; None for never.
+        headers: what observers add to each of its requests (trace context).
         around: the request policies, composed; a remote backend sends through them.
         attempt_timeout: seconds for one attempt.
         attempts: requests sent so far; allowed: how many the retry policy grants.
@@ -30,6 +33,9 @@ class Call:
     verb: str
     around: Callable[[Call, Any, Callable[[Any], Any]], Any] = _plain
     attempt_timeout: float | None = None
+    target: str = ""
+    deadline: float | None = None
+    headers: dict[str, str] | None = None
     attempts: int = 0
     allowed: int | None = None
     request_id: str | None = None
