@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ __all__ = [
     "Emit",
     "Flow",
     "Open",
+    "Race",
     "Read",
     "Reply",
     "Request",
@@ -44,14 +46,17 @@ __all__ = [
     "Sender",
     "Sleep",
     "Stream",
+    "Wait",
     "adrive",
     "drive",
     "emit",
     "open_reply",
+    "race",
     "read",
     "run",
     "send",
     "sleep",
+    "wait",
 ]
 
 T = TypeVar("T")
@@ -128,13 +133,36 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """Until somebody sets the future's result, which it gives. `what` says in an error what was waited for.
+
+    Whoever yields it cancels the future when the wait fails, and looks whether it had been set all the same.
+    """
+
+    future: Future[Any]
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """The first result of several flows, each started `delay` seconds after the one before it unless one has ended.
+
+    Gives the number of the flow that won, and its result. The others are cancelled. A flow that fails leaves it to
+    those that run; where none runs its failure is the race's.
+    """
+
+    flows: Sequence[Flow[Any]]
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
 class Emit:
     """Hand one item to whoever iterates the stream."""
 
     item: Any
 
 
-Effect: TypeAlias = Send | Open | Read | Sleep | Run | Emit
+Effect: TypeAlias = Send | Open | Read | Sleep | Run | Wait | Race | Emit
 Flow: TypeAlias = Generator[Effect, Any, T]
 
 
@@ -159,6 +187,14 @@ def run(work: Callable[[], T], executor: Executor | None = None) -> Flow[T]:
     return (yield Run(work, executor))  # type: ignore[no-any-return]
 
 
+def wait(future: Future[T], what: str) -> Flow[T]:
+    return (yield Wait(future, what))  # type: ignore[no-any-return]
+
+
+def race(flows: Sequence[Flow[T]], delay: float) -> Flow[tuple[int, T]]:
+    return (yield Race(flows, delay))  # type: ignore[no-any-return]
+
+
 def emit(item: Any) -> Flow[None]:
     yield Emit(item)
 
@@ -166,8 +202,12 @@ def emit(item: Any) -> Flow[None]:
 class Sender(Protocol):
     """Performs requests. `until` is the moment (monotonic) by which each step must be over, None for never.
 
-    Past it `DeadlineExceededError` is raised, within 50 ms, whatever the peer does.
+    Past it `DeadlineExceededError` is raised, within 50 ms, whatever the peer does. `awaited` is its twin over the
+    same connections.
     """
+
+    @property
+    def awaited(self) -> AsyncSender: ...
 
     def send(self, request: Request, until: float | None) -> Reply: ...
     def open(self, request: Request, until: float | None) -> Reply: ...
@@ -214,6 +254,10 @@ def _log_late(future: Future[Any]) -> None:
         logger.warning("abandoned work failed after its deadline: %s", type(error).__name__)
     else:
         logger.warning("abandoned work ended after its deadline; its result was dropped")
+
+
+def _waiting_for(what: str) -> DeadlineExceededError:
+    return DeadlineExceededError(f"the call ran out of time waiting for {what}", retryable=False)
 
 
 def _too_slow() -> DeadlineExceededError:
@@ -282,6 +326,14 @@ class Stream(Generic[T]):
                 return self._sender.read(reply, _until(self._deadline, timeout))
             case Sleep(seconds):
                 return time.sleep(_pause(self._deadline, seconds))
+            case Wait(future, what):
+                until = _until(self._deadline, None)
+                try:
+                    return future.result(None if until is None else until - time.monotonic())
+                except FutureTimeout:
+                    raise _waiting_for(what) from None
+            case Race(flows, delay):
+                return _raced(flows, delay, self._sender, self._deadline)
         raise TypeError(f"a flow yielded {type(effect).__name__}, which is no effect")
 
     def _run(self, work: Callable[[], Any], executor: Executor | None) -> Any:
@@ -367,6 +419,15 @@ class AsyncStream(Generic[T]):
                 return await self._sender.read(reply, _until(self._deadline, timeout))
             case Sleep(seconds):
                 return await asyncio.sleep(_pause(self._deadline, seconds))
+            case Wait(future, what):
+                until = _until(self._deadline, None)
+                # wait() and not wait_for(), which may lose a result that comes together with a cancellation
+                waiting = asyncio.wrap_future(future)
+                if not (await asyncio.wait({waiting}, timeout=None if until is None else until - time.monotonic()))[0]:
+                    raise _waiting_for(what)
+                return waiting.result()
+            case Race(flows, delay):
+                return await _arace(flows, delay, self._sender, self._deadline)
         raise TypeError(f"a flow yielded {type(effect).__name__}, which is no effect")
 
     async def _run(self, work: Callable[[], Any], executor: Executor | None) -> Any:
@@ -428,3 +489,55 @@ async def adrive(flow: Flow[T], sender: AsyncSender, deadline: float | None = No
         await stream.aclose()
         raise TypeError("a flow that should only return emitted an item")
     return stream.result  # type: ignore[no-any-return]
+
+
+# ---------------------------------------------------------------- races
+async def _arace(
+    flows: Sequence[Flow[Any]], delay: float, sender: AsyncSender, deadline: float | None
+) -> tuple[int, Any]:
+    lanes: list[asyncio.Task[Any]] = []
+    waiting = list(flows)
+    try:
+        while True:
+            if waiting:
+                lanes.append(asyncio.ensure_future(adrive(waiting.pop(0), sender, deadline)))
+            running = [lane for lane in lanes if not lane.done()]
+            if running:
+                await asyncio.wait(running, timeout=delay if waiting else None, return_when=asyncio.FIRST_COMPLETED)
+            ended = [lane for lane in lanes if lane.done()]
+            for lane in ended:
+                if lane.exception() is None:
+                    return lanes.index(lane), lane.result()
+            if len(ended) == len(lanes):
+                return 0, lanes[0].result()  # which raises
+    finally:
+        for flow in waiting:
+            flow.close()
+        for lane in lanes:
+            lane.cancel()
+        await asyncio.gather(*lanes, return_exceptions=True)
+
+
+def _raced(flows: Sequence[Flow[Any]], delay: float, sender: Sender, deadline: float | None) -> tuple[int, Any]:
+    """A race needs to wait for several things at once, which is what an event loop is for.
+
+    Where the caller's thread runs one already, the race has a thread of its own, and the caller waits for it.
+    """
+
+    async def run() -> tuple[int, Any]:
+        return await _arace(flows, delay, sender.awaited, deadline)
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(run())
+    outcome: Future[tuple[int, Any]] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(asyncio.run(run()))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=work, name="aiaas-race", daemon=True).start()
+    return outcome.result()

@@ -74,12 +74,11 @@ class Model(Verbs, Generic[In, Out]):
         self._check_open()
         deadline = self._deadline(timeout)
         if self._engine.info is None:
-            self._engine.open(self._call("open"), deadline)
+            self._engine.open(self._call("open", deadline), deadline)
         at_once = self._engine.backend.at_once
         if deadline is None and at_once is not None and self._schema is None:
             return self._predict_at_once(at_once, self._call("predict"), inputs, outputs)
-        seconds = None if deadline is None else deadline - time.monotonic()
-        flow = self._answered(inputs, outputs, seconds)
+        flow = self._answered(inputs, outputs, deadline)
         return drive(flow, self._engine.sender, deadline)
 
     def map(
@@ -142,7 +141,7 @@ class Model(Verbs, Generic[In, Out]):
     def _answer(self, batch: Chunk) -> list[Outcome]:
         self._check_open()
         deadline = self._deadline(UNSET)
-        return drive(self._chunk(batch, self._options.get("timeout")), self._engine.sender, deadline)
+        return drive(self._chunk(batch, deadline), self._engine.sender, deadline)
 
     @overload
     def generate(
@@ -212,12 +211,14 @@ class Model(Verbs, Generic[In, Out]):
     def info(self) -> ModelInfo:
         """Name, version, signature, labels, verbs; opens the model."""
         self._check_open()
-        return self._engine.open(self._call("open"), self._deadline(UNSET))
+        deadline = self._deadline(UNSET)
+        return self._engine.open(self._call("open", deadline), deadline)
 
     def ready(self) -> bool:
         """Whether the model can serve now; opens it. An unreachable peer raises."""
         self.info()
-        return drive(self._engine.backend.readiness(self._call("ready")), self._engine.sender, self._deadline(UNSET))
+        deadline = self._deadline(UNSET)
+        return drive(self._engine.backend.readiness(self._call("ready", deadline)), self._engine.sender, deadline)
 
     def wait_ready(self, timeout: float | None = None) -> None:
         """Open the model and wait until it serves; ModelNotReadyError after `timeout` seconds."""
@@ -267,9 +268,8 @@ class AsyncModel(Verbs, Generic[In, Out]):
         self._check_open()
         deadline = self._deadline(timeout)
         if self._engine.info is None:
-            await self._engine.aopen(self._call("open"), deadline)
-        seconds = None if deadline is None else deadline - time.monotonic()
-        flow = self._answered(inputs, outputs, seconds)
+            await self._engine.aopen(self._call("open", deadline), deadline)
+        flow = self._answered(inputs, outputs, deadline)
         return await adrive(flow, self._engine.async_sender, deadline)
 
     async def map(
@@ -314,7 +314,7 @@ class AsyncModel(Verbs, Generic[In, Out]):
     async def _answer(self, batch: Chunk) -> list[Outcome]:
         self._check_open()
         deadline = self._deadline(UNSET)
-        return await adrive(self._chunk(batch, self._options.get("timeout")), self._engine.async_sender, deadline)
+        return await adrive(self._chunk(batch, deadline), self._engine.async_sender, deadline)
 
     @overload
     async def generate(
@@ -384,7 +384,8 @@ class AsyncModel(Verbs, Generic[In, Out]):
     async def info(self) -> ModelInfo:
         """As `Model.info`."""
         self._check_open()
-        return await self._engine.aopen(self._call("open"), self._deadline(UNSET))
+        deadline = self._deadline(UNSET)
+        return await self._engine.aopen(self._call("open", deadline), deadline)
 
     async def ready(self) -> bool:
         """As `Model.ready`."""

@@ -55,8 +55,8 @@ class Verbs:
     def __reduce__(self) -> Any:
         raise TypeError("a model can't be pickled; send its address and load it there")
 
-    def _call(self, verb: str) -> Call:
-        call = Call(verb, attempt_timeout=self._options.get("attempt_timeout"))
+    def _call(self, verb: str, deadline: float | None = None) -> Call:
+        call = Call(verb, attempt_timeout=self._options.get("attempt_timeout"), deadline=deadline)
         if self._policies is not None:
             call.around = self._policies
         return call
@@ -84,9 +84,7 @@ class Verbs:
         return type(self)(self._engine, merged, self._around, self._reload, self._schema)
 
     # ------------------------------------------------------------ predict
-    def _predict(
-        self, call: Call, inputs: Any, outputs: Sequence[str] | None, seconds: float | None
-    ) -> Flow[Prediction]:
+    def _predict(self, call: Call, inputs: Any, outputs: Sequence[str] | None) -> Flow[Prediction]:
         begun, done = time.perf_counter(), None
         try:
             asked = self._asked(inputs, outputs)
@@ -94,7 +92,7 @@ class Verbs:
             done = self._given(call, asked, answer, begun)
             return done
         except AiaasError as error:
-            raise self._located(error, call, begun, seconds) from error.__cause__
+            raise self._located(error, call, begun) from error.__cause__
         finally:
             self._engine.count(call, done is None, begun)
 
@@ -106,7 +104,7 @@ class Verbs:
             done = self._given(call, asked, at_once(call, asked[0], asked[1]), begun)
             return done
         except AiaasError as error:
-            raise self._located(error, call, begun, None) from error.__cause__
+            raise self._located(error, call, begun) from error.__cause__
         finally:
             self._engine.count(call, done is None, begun)
 
@@ -145,18 +143,18 @@ class Verbs:
             self._bound = self._schema.bind(self._engine.info)
         return self._bound
 
-    def _answered(self, inputs: Any, outputs: Sequence[str] | None, seconds: float | None) -> Flow[Any]:
+    def _answered(self, inputs: Any, outputs: Sequence[str] | None, deadline: float | None) -> Flow[Any]:
         """`predict`, for arrays or records."""
         if self._schema is None:
-            return self._predict(self._call("predict"), inputs, outputs, seconds)
-        return self._for_records(inputs, outputs, seconds)
+            return self._predict(self._call("predict", deadline), inputs, outputs)
+        return self._for_records(inputs, outputs, deadline)
 
-    def _for_records(self, inputs: Any, outputs: Sequence[str] | None, seconds: float | None) -> Flow[Any]:
+    def _for_records(self, inputs: Any, outputs: Sequence[str] | None, deadline: float | None) -> Flow[Any]:
         bound = self._records()
         assert bound is not None
         records = records_in(inputs, bound.input)
         if records is None:
-            answer = yield from self._predict(self._call("predict"), inputs, outputs, seconds)
+            answer = yield from self._predict(self._call("predict", deadline), inputs, outputs)
             if bound.input is not None:  # arrays in, arrays out
                 return answer
             return bound.decode(answer, answer.usage.rows or 0 if bound.batched else 1)
@@ -164,7 +162,7 @@ class Verbs:
         size = len(records) if bound.batched else 1
         for first in range(0, len(records), max(1, size)):
             group = records[first : first + size]
-            answer = yield from self._predict(self._call("predict"), bound.encode(group, first), None, seconds)
+            answer = yield from self._predict(self._call("predict", deadline), bound.encode(group, first), None)
             found += _items(answer, bound, len(group), first)
         return found if isinstance(inputs, list | tuple) else found[0]
 
@@ -198,12 +196,12 @@ class Verbs:
         lanes = concurrency or self._options.get("concurrency") or self._engine.backend.parallel
         return batch_size or self._options.get("batch_size"), int(lanes)
 
-    def _chunk(self, chunk: Chunk, seconds: float | None) -> Flow[list[Outcome]]:
+    def _chunk(self, chunk: Chunk, deadline: float | None) -> Flow[list[Outcome]]:
         """The outcome of each row. A batch that fails for what may be one row's fault is asked row by row."""
         if chunk.failure is not None:
             return _failed(chunk, chunk.failure)
         try:
-            answer = yield from self._predict(self._call("predict"), chunk.inputs, None, seconds)
+            answer = yield from self._predict(self._call("predict", deadline), chunk.inputs, None)
             return [(row, answer.row(place)) for place, row in enumerate(chunk.rows)]
         except AiaasError as error:
             if len(chunk.rows) == 1 or not isinstance(error, OF_A_ROW):
@@ -211,20 +209,22 @@ class Verbs:
         outcomes: list[Outcome] = []
         for place, row in enumerate(chunk.rows):
             try:
-                answer = yield from self._predict(self._call("predict"), chunk.single(place), None, seconds)
+                answer = yield from self._predict(self._call("predict", deadline), chunk.single(place), None)
                 outcomes.append((row, answer.row(0)))
             except AiaasError as error:
                 error.row = row
                 outcomes.append((row, error))
         return outcomes
 
-    def _located(self, error: AiaasError, call: Call, begun: float, seconds: float | None) -> AiaasError:
+    def _located(self, error: AiaasError, call: Call, begun: float) -> AiaasError:
+        elapsed = time.perf_counter() - begun
+        left = None if call.deadline is None else call.deadline - time.monotonic()
         return error.locate(
             address=str(self._engine.backend.address),
             attempts=call.attempts,
             allowed=call.allowed,
-            elapsed=time.perf_counter() - begun,
-            timeout=seconds,
+            elapsed=elapsed,
+            timeout=None if left is None else elapsed + left,
         )
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, ClassVar
@@ -30,8 +31,12 @@ from aiaas_sdk.records.model import ModelInfo
 from aiaas_sdk.wire.status import status_error
 from aiaas_sdk.workers import Workers
 
-__all__ = ["VERBS", "Backend", "LocalBackend", "RemoteBackend"]
+__all__ = ["ATTEMPT", "TIMEOUT", "VERBS", "Backend", "LocalBackend", "RemoteBackend"]
 
+ATTEMPT = "aiaas-attempt"
+"""The header with the number of the attempt, from 1: a gateway that sees it leaves retrying to who sent it."""
+TIMEOUT = "aiaas-timeout-ms"
+"""The header with the milliseconds that are left of the call's deadline."""
 VERBS = ("predict", "generate", "stream", "embed", "explain", "fit")
 
 
@@ -170,13 +175,16 @@ class RemoteBackend(Backend):
 
     def send(self, call: Call, request: Request) -> Flow[Reply]:
         """Send through the call's policies. The reply's status is a success, or an error is raised."""
-        return call.around(call, request, partial(self._attempt, call))  # type: ignore[no-any-return]
+        call.target = str(self.address)
+        if call.verb not in self.idempotent:
+            request = replace(request, idempotent=False)
+        return call.around(call, request, self._attempt)  # type: ignore[no-any-return]
 
     def _attempt(self, call: Call, request: Request) -> Flow[Reply]:
         call.attempts += 1
         begun = time.perf_counter()
         try:
-            reply: Reply = yield Send(request, call.attempt_timeout)
+            reply: Reply = yield Send(_travelling(call, request), call.attempt_timeout)
         except (DeadlineExceededError, ConnectionError) as error:
             raise self._explained(error) from error.__cause__
         finally:
@@ -200,6 +208,14 @@ class RemoteBackend(Backend):
         if isinstance(error, AiaasError) and error.address is None:
             error.address = str(self.address)
         return error
+
+
+def _travelling(call: Call, request: Request) -> Request:
+    """The request with what the peer should know of the call: which attempt this is, and how long it is waited for."""
+    headers = {**request.headers, **(call.headers or {}), ATTEMPT: str(call.attempts)}
+    if call.deadline is not None:
+        headers[TIMEOUT] = str(max(0, round(1000 * (call.deadline - time.monotonic()))))
+    return replace(request, headers=headers)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,21 +1,30 @@
-"""What wraps a call. This module composes the policies, outermost first, in the one order there is:
+"""What wraps each request of a call to an endpoint. This module composes the policies, outermost first, in the one
+order there is:
 
-1. retry: one request, asked again.
+1. retry: the request is sent again after a failure that may pass;
+2. hedge: a second one is sent while the first is slow;
+3. limits: it waits for a place among those in flight, and for its turn;
+4. breaker: it fails at once where the endpoint keeps failing.
+
+Then the attempt itself, bounded by `attempt_timeout`. `timeout` is the deadline of all of it, pauses included.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from aiaas_sdk.errors import ConfigError, UnsupportedOperationError
-from aiaas_sdk.records.call import Call
-from aiaas_sdk.records.policies import Retry
+from aiaas_sdk.records.call import Around
+from aiaas_sdk.records.policies import Breaker, Hedge, Limits, Retry
 
 __all__ = ["around_request"]
 
-Around = Callable[[Call, Any, Callable[[Any], Any]], Any]
-LATER = ("hedge", "breaker", "limits", "cache", "budget", "privacy")
+LATER = ("cache", "budget", "privacy")
+RECORDS: dict[str, type[Any]] = {"retry": Retry, "hedge": Hedge, "limits": Limits, "breaker": Breaker}
+"""In the order in which they wrap."""
+DEFAULTS: Mapping[str, Any] = {"retry": Retry(), "breaker": Breaker()}
 
 
 def around_request(options: Mapping[str, Any]) -> Around | None:
@@ -23,11 +32,44 @@ def around_request(options: Mapping[str, Any]) -> Around | None:
     for name in LATER:
         if options.get(name) is not None:
             raise UnsupportedOperationError(f"the policy {name!r} isn't available in this version")
-    retry = options.get("retry", Retry())
-    if retry is None:
-        return None
-    if not isinstance(retry, Retry):
-        raise ConfigError(f"retry is a {type(retry).__name__}", hint="Give aiaas.Retry(attempts=...) or None")
-    from aiaas_sdk.policies.retry import RetryPolicy
+    composed: Around | None = None
+    for name in reversed(RECORDS):
+        settings = options.get(name, DEFAULTS.get(name))
+        if settings is None:
+            continue
+        if not isinstance(settings, RECORDS[name]):
+            given = RECORDS[name].__name__
+            raise ConfigError(f"{name} is a {type(settings).__name__}", hint=f"Give aiaas.{given}(...) or None")
+        policy = _policy(name, settings)
+        composed = policy if composed is None else _within(policy, composed)
+    return composed
 
-    return RetryPolicy(retry)
+
+def _within(outer: Around, inner: Around) -> Around:
+    def around(call: Any, request: Any, proceed: Any) -> Any:
+        return outer(call, request, partial(_proceed, inner, proceed))
+
+    return around
+
+
+def _proceed(inner: Around, proceed: Callable[[Any, Any], Any], call: Any, request: Any) -> Any:
+    return inner(call, request, proceed)
+
+
+def _policy(name: str, settings: Any) -> Around:
+    """Each is imported by whom it concerns: tenacity costs 60 ms."""
+    if name == "retry":
+        from aiaas_sdk.policies.retry import RetryPolicy
+
+        return RetryPolicy(settings)
+    if name == "hedge":
+        from aiaas_sdk.policies.hedge import HedgePolicy
+
+        return HedgePolicy(settings)
+    if name == "limits":
+        from aiaas_sdk.policies.limits import LimitsPolicy
+
+        return LimitsPolicy(settings)
+    from aiaas_sdk.policies.breaker import BreakerPolicy
+
+    return BreakerPolicy(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import sys
 from collections.abc import Callable
@@ -15,13 +16,17 @@ from aiaas_sdk.errors import (
     ConnectionLostError,
     DeadlineExceededError,
     RateLimitedError,
-    UnavailableError,
 )
 from aiaas_sdk.flow import Flow, Reply, Request, sleep
+from aiaas_sdk.policies.tokens import Tokens, tokens_of
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.policies import Retry
+from aiaas_sdk.transport.origin import origin_of
 
 __all__ = ["RetryPolicy"]
+
+Proceed = Callable[[Call, Request], Flow[Reply]]
+logger = logging.getLogger("aiaas_sdk.policies")
 
 ANY_VERB = (429, 503)
 """The peer says with these that it did nothing, so every verb may be sent again."""
@@ -29,23 +34,34 @@ THROTTLED_FACTOR = 10
 """A throttling peer gets ten times the pause, as the AWS SDKs' standard mode does (1 s against 0.1 s)."""
 
 
+LONGEST = 120.0
+"""Seconds; a peer that asks for a longer pause has said no, as openai-python has it."""
+THROTTLED_COST = 5 / 14
+"""What a retry after 429 or 503 costs of another's price: the peer did nothing for it."""
+
+
 class RetryPolicy:
-    """`Retry` at work: tenacity decides, the driver sleeps."""
+    """`Retry` at work: tenacity decides, the budget allows, the driver sleeps."""
 
     def __init__(self, retry: Retry) -> None:
         self._retry = retry
+        self._price = 0.0 if retry.budget is None else 1 / retry.budget
 
-    def __call__(self, call: Call, request: Request, proceed: Callable[[Request], Flow[Reply]]) -> Flow[Reply]:
+    def __call__(self, call: Call, request: Request, proceed: Proceed) -> Flow[Reply]:
         call.allowed = self._retry.attempts
+        tokens = tokens_of(origin_of(request.url))
         try:  # most requests pass, and tenacity's machinery costs as much as sending one
-            return (yield from proceed(request))
+            reply = yield from proceed(call, request)
         except Exception as error:
             if self._retry.attempts == 1 or not self._worth_it(error, request):
                 raise
             failure = sys.exc_info()
-        return (yield from self._again(request, proceed, failure))
+        else:
+            tokens.give(1)
+            return reply
+        return (yield from self._again(call, request, proceed, failure, tokens))
 
-    def _again(self, request: Request, proceed: Callable[[Request], Flow[Reply]], failure: Any) -> Flow[Reply]:
+    def _again(self, call: Call, request: Request, proceed: Proceed, failure: Any, tokens: Tokens) -> Flow[Reply]:
         """The attempts after the first, which failed."""
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(self._retry.attempts),
@@ -57,26 +73,39 @@ class RetryPolicy:
         state = tenacity.RetryCallState(retrying, fn=None, args=(), kwargs={})
         retrying.iter(retry_state=state)
         state.set_exception(failure)
+        paid = 0.0
         while True:
             action = retrying.iter(retry_state=state)
             if isinstance(action, tenacity.DoAttempt):
                 try:
-                    state.set_result((yield from proceed(request)))
+                    state.set_result((yield from proceed(call, request)))
                 except Exception:
                     state.set_exception(sys.exc_info())  # type: ignore[arg-type]
             elif isinstance(action, tenacity.DoSleep):
+                reason = _failure(state)
+                paid += self._pay(tokens, reason)
                 state.prepare_for_next_attempt()
-                yield from self._sleep(float(action), state)
+                yield from self._sleep(float(action), reason)
             else:
+                tokens.give(1 + paid)
                 return action  # type: ignore[no-any-return]
 
-    def _sleep(self, seconds: float, state: tenacity.RetryCallState) -> Flow[None]:
-        """A pause that would end past the deadline fails at once, with the failure that asked for it."""
+    def _pay(self, tokens: Tokens, failure: AiaasError) -> float:
+        """The price of a retry, paid. Who can't pay fails with what asked for the retry."""
+        price = self._price * (THROTTLED_COST if failure.status in ANY_VERB else 1)
+        if tokens.take(price):
+            return price
+        failure.hint = "Not tried again: too many calls to this origin have failed lately (its retry budget is empty)"
+        raise failure
+
+    def _sleep(self, seconds: float, failure: AiaasError) -> Flow[None]:
+        """A pause that is too long, or would end past the deadline, fails at once, with what asked for it."""
+        if seconds > LONGEST and failure.retry_after is not None:
+            raise failure
         try:
             yield from sleep(seconds)
         except DeadlineExceededError:
-            failure = state.outcome.exception() if state.outcome else None
-            if isinstance(failure, RateLimitedError | UnavailableError) and failure.retry_after is not None:
+            if failure.retry_after is not None:
                 raise failure from None
             raise
 
@@ -92,9 +121,16 @@ class RetryPolicy:
         return request.idempotent or error.status in ANY_VERB
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, AiaasError) and error.retry_after is not None:
+        error = _failure(state)
+        if error.retry_after is not None:
             return error.retry_after * (1 + 0.1 * random.random())
         first = self._retry.wait * (THROTTLED_FACTOR if isinstance(error, RateLimitedError) else 1)
         bound: float = min(self._retry.max_wait, first * 2 ** (state.attempt_number - 1))
         return random.random() * bound  # full jitter
+
+
+def _failure(state: tenacity.RetryCallState) -> AiaasError:
+    """What the last attempt ended with; only these are tried again."""
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, AiaasError)
+    return error

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeAlias
 
-__all__ = ["Call"]
+__all__ = ["Around", "Call"]
+
+Around: TypeAlias = "Callable[[Call, Any, Callable[[Call, Any], Any]], Any]"
+"""A request policy: takes a call, a request and what to do with them, and gives the flow of the reply."""
 
 
-def _plain(call: Call, request: Any, proceed: Callable[[Any], Any]) -> Any:
-    return proceed(request)
+def _plain(call: Call, request: Any, proceed: Callable[[Call, Any], Any]) -> Any:
+    return proceed(call, request)
 
 
 @dataclass(slots=True)
@@ -31,7 +34,7 @@ class Call:
     """
 
     verb: str
-    around: Callable[[Call, Any, Callable[[Any], Any]], Any] = _plain
+    around: Around = _plain
     attempt_timeout: float | None = None
     target: str = ""
     deadline: float | None = None

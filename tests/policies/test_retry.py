@@ -20,7 +20,7 @@ from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.policies import Retry
 
 
-def attempt(request: Request) -> Flow[Reply]:
+def attempt(call: Call, request: Request) -> Flow[Reply]:
     return (yield from send(request))
 
 
