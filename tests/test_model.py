@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 import inspect
 import pickle
+import socket
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -136,3 +139,38 @@ def test_the_two_faces_have_the_same_names() -> None:
         assert list(plain.parameters) == list(awaited.parameters), name
         assert [p.default for p in plain.parameters.values()] == [p.default for p in awaited.parameters.values()]
     assert inspect.signature(aiaas.Model.predict).parameters["timeout"].default is UNSET
+
+
+def test_wait_ready_waits_for_a_server_that_is_still_to_come(load: Any) -> None:
+    from aiaas_sdk.server import serve_in_thread
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    stop = threading.Event()
+
+    def later() -> None:
+        time.sleep(0.5)
+        with serve_in_thread(["one=echo:?x=FP32[-1]"], port=port):
+            stop.wait(30)
+
+    server = threading.Thread(target=later)
+    server.start()
+    try:
+        model = load(f"http://127.0.0.1:{port}/v2/models/one")
+        model.wait_ready(20)
+        assert model.predict([1.0]).array.tolist() == [1.0]
+        model.close()
+    finally:
+        stop.set()
+        server.join(20)
+
+
+def test_wait_ready_ends_on_time_and_says_why(load: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        model = load(f"http://127.0.0.1:{silent.getsockname()[1]}/v2/models/one")
+        begun = time.monotonic()
+        with pytest.raises(aiaas.ModelNotReadyError, match="wasn't ready after 0.5 s") as caught:
+            model.wait_ready(0.5)
+        assert time.monotonic() - begun < 1
+        assert isinstance(caught.value.__cause__, aiaas.DeadlineExceededError)
+        model.close()

@@ -100,9 +100,7 @@ class BreakerPolicy:
         self._breaker = breaker
         self._mine: dict[str, Circuit] = {}
 
-    def __call__(
-        self, call: Call, request: Request, proceed: Callable[[Call, Request], Flow[Reply]]
-    ) -> Flow[Reply]:
+    def __call__(self, call: Call, request: Request, proceed: Callable[[Call, Request], Flow[Reply]]) -> Flow[Reply]:
         circuit = self._mine.get(call.target) or self._circuit(call.target)
         probe = circuit.enter(call.target)
         try:

@@ -52,9 +52,7 @@ class HedgePolicy:
         self._hedge = hedge
         self._mine: dict[str, Seen] = {}
 
-    def __call__(
-        self, call: Call, request: Request, proceed: Callable[[Call, Request], Flow[Reply]]
-    ) -> Flow[Reply]:
+    def __call__(self, call: Call, request: Request, proceed: Callable[[Call, Request], Flow[Reply]]) -> Flow[Reply]:
         seen = self._mine.get(call.target) or self._seen(call.target)
         delay = seen.slow if self._hedge.delay is None else self._hedge.delay
         begun = time.monotonic()
@@ -86,9 +84,7 @@ class HedgePolicy:
         return seen
 
 
-def _paid(
-    call: Call, request: Request, proceed: Callable[[Call, Request], Flow[Reply]], tokens: Tokens
-) -> Flow[Reply]:
+def _paid(call: Call, request: Request, proceed: Callable[[Call, Request], Flow[Reply]], tokens: Tokens) -> Flow[Reply]:
     if not tokens.take(COST):
         raise RateLimitedError("the retry budget is empty")  # the race goes on with those that run
     reply = yield from proceed(call, request)

@@ -53,7 +53,7 @@ class RetryPolicy:
         try:  # most requests pass, and tenacity's machinery costs as much as sending one
             reply = yield from proceed(call, request)
         except Exception as error:
-            if self._retry.attempts == 1 or not self._worth_it(error, request):
+            if self._retry.attempts == 1 or not self._worth_it(error, request) or _waited_for(call, error):
                 raise
             failure = sys.exc_info()
         else:
@@ -127,6 +127,11 @@ class RetryPolicy:
         first = self._retry.wait * (THROTTLED_FACTOR if isinstance(error, RateLimitedError) else 1)
         bound: float = min(self._retry.max_wait, first * 2 ** (state.attempt_number - 1))
         return random.random() * bound  # full jitter
+
+
+def _waited_for(call: Call, error: Exception) -> bool:
+    """Whoever opens a model with a deadline waits by itself while the model loads, in longer pauses than these."""
+    return call.verb == "open" and call.deadline is not None and isinstance(error, AiaasError) and error.status == 503
 
 
 def _failure(state: tenacity.RetryCallState) -> AiaasError:

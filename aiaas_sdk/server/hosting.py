@@ -63,6 +63,7 @@ class Hosted:
         self._model = load_async(address, **options)
         self._info: ModelInfo | None = None
         self._versions: dict[str, AsyncModel[Any, Any]] = {}
+        self._once: dict[AsyncModel[Any, Any], AsyncModel[Any, Any]] = {}
         self._loading = asyncio.Lock()
         self._running = 0
 
@@ -161,6 +162,14 @@ class Hosted:
             return False
         return await (await self.version(version)).ready()
 
+    def once(self, model: AsyncModel[Any, Any]) -> AsyncModel[Any, Any]:
+        """The model for a caller who retries by himself: his three tries times three of ours would be nine."""
+        if not self.remote:
+            return model
+        if model not in self._once:
+            self._once[model] = model.with_options(retry=None)
+        return self._once[model]
+
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
         """A place among the calls that wait or run.
@@ -177,7 +186,7 @@ class Hosted:
             self._running -= 1
 
     async def close(self) -> None:
-        for model in (self._model, *self._versions.values()):
+        for model in (self._model, *self._versions.values(), *self._once.values()):
             await model.aclose()
 
 

@@ -19,9 +19,11 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from aiaas_sdk._version import __version__
+from aiaas_sdk.backends.base import ATTEMPT, TIMEOUT
 from aiaas_sdk.errors import AiaasError, InputError, ModelNotReadyError
 from aiaas_sdk.flow import Buffer
 from aiaas_sdk.model import AsyncModel
+from aiaas_sdk.observing import pass_on
 from aiaas_sdk.records.model import ModelInfo
 from aiaas_sdk.records.options import UNSET, Unset
 from aiaas_sdk.records.prediction import Prediction
@@ -125,6 +127,7 @@ class Endpoints:
     async def infer(self, scope: Scope, receive: Receive, send: Send, name: str, version: str | None) -> None:
         """POST .../infer, below any routing."""
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        pass_on(headers)
         hosted = self._hosting.named(name)
         body = await read_body(
             headers, receive, limit=self._max_body, inflated=self._max_inflated, head=oip.HEADER_LENGTH
@@ -140,7 +143,8 @@ class Endpoints:
         try:
             model = await hosted.version(version)
             request = await _decoded(headers, body, await model.info())
-            answer = await _predicted(model, request, hosted.timeout)
+            model = hosted.once(model) if ATTEMPT in headers else model
+            answer = await _predicted(model, request, _allowed(headers, hosted.timeout))
             return await _encoded(answer, request, hosted.name)
         except AiaasError as error:
             told = _told(error, hosted)
@@ -202,14 +206,29 @@ def _check_offered(headers: Mapping[str, str], body: Buffer, request: oip.InferR
 
 
 def _timeout(request: oip.InferRequest, allowed: float | None) -> float | Unset:
-    """Seconds for the call. The request may ask for less than the operator allows; 0 is Triton's word for no wish."""
+    """Seconds for the call. The request may ask for less than is allowed; 0 is Triton's word for no wish."""
     value = request.parameters.get("timeout")
+    limit = UNSET if allowed is None else allowed
     if value is None:
-        return UNSET
+        return limit
     if type(value) is not int or not 0 <= value < 2**63:
         raise InputError("the parameter timeout isn't a number of microseconds")
     seconds = value / 1e6
-    return UNSET if not value or (allowed is not None and seconds > allowed) else seconds
+    return limit if not value or (allowed is not None and seconds > allowed) else seconds
+
+
+def _allowed(headers: Mapping[str, str], allowed: float | None) -> float | None:
+    """Seconds for which the call may run: no longer than whoever sent it waits.
+
+    Raises:
+        RefusedError: 504, it isn't waited for any more.
+    """
+    text = headers.get(TIMEOUT, "")
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        return allowed
+    if not int(text):
+        raise RefusedError(504, "the caller's time has run out")
+    return min(int(text) / 1000, allowed or float("inf"))
 
 
 async def _predicted(model: AsyncModel[Any, Any], request: oip.InferRequest, allowed: float | None) -> Prediction:

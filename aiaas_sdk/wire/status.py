@@ -16,6 +16,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic_core import from_json
 
@@ -74,10 +75,10 @@ def status_error(status: int, headers: Mapping[str, str], body: Buffer, *, verb:
     request_id = next((headers[name] for name in _REQUEST_IDS if headers.get(name)), None)
     return _class_of(status, verb)(
         _shortened(message, MAX_MESSAGE),
-        hint=_hint(status),
+        hint=_hint(status, headers),
         status=status,
         request_id=None if request_id is None else clean(request_id, 200),
-        retryable=True if status == 408 else None,
+        retryable=_retryable(status, headers),
         retry_after=retry_after(headers),
     )
 
@@ -88,6 +89,13 @@ def _class_of(status: int, verb: bool) -> type[AiaasError]:
     return _CLASSES.get(status, ServerError if status >= 500 else StatusError)
 
 
+def _retryable(status: int, headers: Mapping[str, str]) -> bool | None:
+    """`x-should-retry: false` (OpenAI, Anthropic) is obeyed; "true" makes nothing safe to repeat. None: by class."""
+    if headers.get("x-should-retry", "").strip().lower() == "false":
+        return False
+    return True if status == 408 else None
+
+
 def _status_line(status: int) -> str:
     try:
         return f"{status} {HTTPStatus(status).phrase}"
@@ -95,8 +103,25 @@ def _status_line(status: int) -> str:
         return str(status)
 
 
-def _hint(status: int) -> str | None:
-    return "Redirects aren't followed; use the address that it points to" if 300 <= status < 400 else None
+def _hint(status: int, headers: Mapping[str, str]) -> str | None:
+    if not 300 <= status < 400:
+        return None
+    target = _origin(headers.get("location", ""))
+    return f"It points to {target}. Redirects aren't followed; use the address that it means"
+
+
+def _origin(location: str) -> str:
+    """Where a redirect leads, as far as that holds no secret: neither its path nor its query."""
+    try:
+        parts = urlsplit(location)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return "nowhere that makes sense"
+    if not host:
+        return "another place on the same server" if location else "nowhere"
+    named = f"[{host}]" if ":" in host else host
+    scheme = f"{parts.scheme}://" if parts.scheme else ""
+    return clean(f"{scheme}{named}" + (f":{port}" if port else ""), 200)
 
 
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:

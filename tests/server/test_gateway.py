@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import aiaas_sdk as aiaas
+
 X = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
 SPEC = [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}]
 ASKED = {"inputs": [X]}
@@ -174,3 +176,64 @@ def test_a_key_never_shows(serving: Any, peer: Any) -> None:
     answer = client("POST", "/v2/models/far/infer", ASKED)
     assert answer.status == 502
     assert "k-123456" not in answer.error
+
+
+class Noting(Peer):
+    """A peer that notes what it is asked, and takes its time."""
+
+    seen: list[dict[str, str]]
+    pause = 0.0
+
+    def do_POST(self) -> None:
+        self.seen.append({name.lower(): value for name, value in self.headers.items()})
+        self.rfile.read(int(self.headers["content-length"]))
+        time.sleep(self.pause)
+        self.answer(*self.plan)
+
+
+@pytest.fixture
+def noting() -> Iterator[tuple[str, Any]]:
+    kind: Any = type("Noting", (Noting,), {"seen": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"far=http://127.0.0.1:{server.server_port}/v2/models/far", kind
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_callers_deadline_goes_through_and_nobody_asks_twice(serving: Any, noting: Any, load: Any) -> None:
+    """R10: the slow model does the work once."""
+    address, kind = noting
+    kind.pause = 1.5
+    client = serving(address)
+    with load(f"{client.url}/v2/models/far") as model:
+        begun = time.monotonic()
+        with pytest.raises((aiaas.DeadlineExceededError, aiaas.UnavailableError)):
+            model.predict(np.ones((1, 3), np.float32), timeout=0.5)
+        assert time.monotonic() - begun < 0.8
+    time.sleep(1.2)
+    assert len(kind.seen) == 1
+    assert 0 < int(kind.seen[0]["aiaas-timeout-ms"]) <= 500
+
+
+def test_a_gateway_does_not_retry_for_who_retries(serving: Any, noting: Any, load: Any) -> None:
+    address, kind = noting
+    kind.plan = (503, {}, b"{}")
+    client = serving(address)
+    with load(f"{client.url}/v2/models/far", retry=aiaas.Retry(attempts=3, wait=0.01)) as model:
+        with pytest.raises(aiaas.UnavailableError) as caught:
+            model.predict(np.ones((1, 3), np.float32))
+        assert caught.value.attempts == 3
+    assert len(kind.seen) == 3
+    kind.seen.clear()
+    assert client("POST", "/v2/models/far/infer", ASKED).status == 503  # a client that says nothing is retried for
+    assert len(kind.seen) == 3
+
+
+def test_a_request_that_is_not_waited_for_any_more_is_not_worked_on(serving: Any, noting: Any) -> None:
+    address, kind = noting
+    client = serving(address)
+    answer = client("POST", "/v2/models/far/infer", ASKED, headers={"aiaas-timeout-ms": "0"})
+    assert answer.status == 504
+    assert kind.seen == []
