@@ -49,6 +49,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 # No parser for "skip": a block that can't run doesn't belong on a page.
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser()],
-    patterns=["README.md", "docs/*.md"],
+    patterns=["README.md", "docs/*.md", "docs/*/*.md"],
     fixtures=["page"],
 ).pytest()

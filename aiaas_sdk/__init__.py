@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from aiaas_sdk.errors import *  # noqa: F403
     from aiaas_sdk.model import AsyncModel as AsyncModel
     from aiaas_sdk.model import Model as Model
+    from aiaas_sdk.observing.observers import observe as observe
     from aiaas_sdk.parity import compare as compare
     from aiaas_sdk.records.comparison import Comparison as Comparison
+    from aiaas_sdk.records.events import AttemptEvent as AttemptEvent
+    from aiaas_sdk.records.events import CallEvent as CallEvent
     from aiaas_sdk.records.language import AsyncStream as AsyncStream
     from aiaas_sdk.records.language import Delta as Delta
     from aiaas_sdk.records.language import Embeddings as Embeddings
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from aiaas_sdk.records.model import TensorSpec as TensorSpec
     from aiaas_sdk.records.model import Timing as Timing
     from aiaas_sdk.records.model import Usage as Usage
+    from aiaas_sdk.records.network import Network as Network
     from aiaas_sdk.records.options import Options as Options
     from aiaas_sdk.records.policies import Breaker as Breaker
     from aiaas_sdk.records.policies import Budget as Budget
@@ -58,7 +62,9 @@ _HOMES = {
     "architectures": ("architecture",),
     "parity": ("compare",),
     "model": ("AsyncModel", "Model"),
+    "observing.observers": ("observe",),
     "records.comparison": ("Comparison",),
+    "records.events": ("AttemptEvent", "CallEvent"),
     "records.language": (
         "AsyncStream",
         "Delta",
@@ -71,6 +77,7 @@ _HOMES = {
         "ToolCall",
     ),
     "records.model": ("BackendInfo", "ModelInfo", "Stats", "TensorSpec", "Timing", "Usage"),
+    "records.network": ("Network",),
     "records.options": ("Options",),
     "records.policies": ("Breaker", "Budget", "Cache", "Hedge", "Limits", "Privacy", "Retry"),
     "records.prediction": ("Prediction", "Served"),

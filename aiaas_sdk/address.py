@@ -16,6 +16,8 @@ _VERSION = re.compile(r"(.+)@(\d{1,18}|[A-Za-z][A-Za-z0-9_-]{0,63})")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _MODEL_PATH = re.compile(r"(.*/v2/models/[^/]+)(?:/versions/([^/]+))?/?")
+_AZURE = re.compile(r"api-version=[A-Za-z0-9.-]{1,40}")
+"""The only query that an address may have: Azure's, in an openai address."""
 _HIDDEN = re.compile(r"[\x00-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -80,7 +82,12 @@ def _url(scheme: str, url: str, text: str) -> Address:
         host, _ = parts.hostname, parts.port
     except ValueError:
         raise AddressError("the host or port of the address can't be read") from None
-    if "@" in parts.netloc or parts.query or (parts.fragment and scheme != "openai"):
+    speaks = scheme == "openai"
+    if (
+        "@" in parts.netloc
+        or (parts.query and not (speaks and _AZURE.fullmatch(parts.query)))
+        or (parts.fragment and not speaks)
+    ):
         raise AddressError(
             f"the address of host {host} holds a user, a query or a fragment",
             hint="Credentials don't belong into an address: give api_key= or headers=",
@@ -92,4 +99,5 @@ def _url(scheme: str, url: str, text: str) -> Address:
         raise AddressError("the address leaves its path with '..'")
     if found := _MODEL_PATH.fullmatch(path):
         path, version = found[1], found[2] or version
-    return Address(scheme, f"{parts.scheme}://{parts.netloc}{path}", version, text, parts.fragment or None)
+    query = f"?{parts.query}" if parts.query else ""
+    return Address(scheme, f"{parts.scheme}://{parts.netloc}{path}{query}", version, text, parts.fragment or None)

@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
+from aiaas_sdk import seam
 from aiaas_sdk.address import Address, parse
 from aiaas_sdk.engine import Engine
 from aiaas_sdk.errors import (
@@ -26,6 +27,7 @@ from aiaas_sdk.model import AsyncModel, Model
 from aiaas_sdk.policies import around_request
 from aiaas_sdk.records.options import ENGINE_OPTIONS, Options
 from aiaas_sdk.records.prediction import Prediction
+from aiaas_sdk.records.secret import hide
 from aiaas_sdk.registry import backend_class
 
 if TYPE_CHECKING:
@@ -65,9 +67,9 @@ def load(
         BackendNotInstalledError, PluginLoadError: nothing usable serves the scheme.
         UnsupportedOperationError: the backend has no use for an option.
     """
-    found = find(address, options)
+    engine, own = _engine(address, options)
     again = partial(_again, load, address, input, output)
-    return Model(_engine(found), found.options, around_request, again, _schema(input, output))
+    return Model(engine, own, around_request, again, _schema(input, output))
 
 
 @overload
@@ -84,9 +86,9 @@ def load_async(
     address: Where, *, input: type[Any] | None = None, output: type[Any] | None = None, **options: Unpack[Options]
 ) -> AsyncModel[Any, Any]:
     """The awaited twin of `load`: `async with load_async(address) as model`, or use it at once."""
-    found = find(address, options)
+    engine, own = _engine(address, options)
     again = partial(_again, load_async, address, input, output)
-    return AsyncModel(_engine(found), found.options, around_request, again, _schema(input, output))
+    return AsyncModel(engine, own, around_request, again, _schema(input, output))
 
 
 def _again(
@@ -103,8 +105,15 @@ def _schema(input: type[Any] | None, output: type[Any] | None) -> Schema | None:
     return Schema(input, output)
 
 
-def _engine(found: Found) -> Engine:
-    return Engine(_routed(found) if found.route else _backend(found.members[0]), _sender, _async_sender)
+def _engine(address: Where, options: Any) -> tuple[Engine, Mapping[str, Any]]:
+    """What a model and its views share, and the options of its calls."""
+    serving, own = seam.serving(_serving, address, options)
+    return seam.known(Engine(serving, _sender, _async_sender), address), own
+
+
+def _serving(address: Where, options: Any) -> tuple[Any, Mapping[str, Any]]:
+    found = find(address, options)
+    return _routed(found) if found.route else _backend(found.members[0]), found.options
 
 
 def _backend(member: Member) -> Any:
@@ -117,8 +126,16 @@ def _backend(member: Member) -> Any:
             hint=f"It takes {', '.join(sorted(taken))} and what concerns calls",
         )
     backend = cls(member.address, {name: value for name, value in member.options.items() if name in taken})
+    _check_network(backend.options.get("network"))
     backend.prepare()
     return backend
+
+
+def _check_network(network: Any) -> None:
+    if network is not None:
+        from aiaas_sdk.transport import check
+
+        check(network)
 
 
 def _routed(found: Found) -> Any:
@@ -238,6 +255,7 @@ def create(  # type: ignore[misc]  # its `architecture` is a name, that of the o
     Raises:
         BundleError: there is a model already. ConfigError: the architecture doesn't take these arguments.
     """
+    hide(options)
     if tokenizer is not None:
         raise UnsupportedOperationError("tokenizers aren't available in this version", hint="Leave tokenizer= out")
     where = parse(address)

@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from aiaas_sdk.errors import ClosedError, DeadlineExceededError
 from aiaas_sdk.flow import AsyncSender, Flow, Sender, adrive, drive
@@ -15,6 +15,8 @@ from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.model import ModelInfo, Stats
 
 __all__ = ["Engine", "Serving"]
+
+Opening: TypeAlias = Callable[[Call], Flow[ModelInfo]]
 
 
 class Serving(Protocol):
@@ -91,8 +93,9 @@ class Engine:
         return self._async_sender
 
     # ------------------------------------------------------------ opening, once
-    def open(self, call: Call, deadline: float | None) -> ModelInfo:
+    def open(self, opening: Opening, call: Call) -> ModelInfo:
         """Open the backend unless it is open; of several threads one does it, the others wait."""
+        deadline = call.deadline
         if self.info is None:
             left = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
             if not self._opening.acquire(timeout=left):
@@ -100,13 +103,14 @@ class Engine:
             try:
                 self.check_open()
                 if self.info is None:
-                    self.info = drive(self.backend.opening(call), self.sender, deadline)
+                    self.info = drive(opening(call), self.sender, deadline)
             finally:
                 self._opening.release()
         return self.info
 
-    async def aopen(self, call: Call, deadline: float | None) -> ModelInfo:
+    async def aopen(self, opening: Opening, call: Call) -> ModelInfo:
         """The awaited twin of `open`: one task of a loop opens, the others wait."""
+        deadline = call.deadline
         if self.info is None:
             lock = self._loops.setdefault(asyncio.get_running_loop(), asyncio.Lock())
             try:
@@ -116,7 +120,7 @@ class Engine:
             try:
                 self.check_open()
                 if self.info is None:
-                    self.info = await adrive(self.backend.opening(call), self.async_sender, deadline)
+                    self.info = await adrive(opening(call), self.async_sender, deadline)
             finally:
                 lock.release()
         return self.info

@@ -32,6 +32,7 @@
     │   ├── UnavailableError         502, 503, 504
     │   └── ServerError              any other 5xx
     ├── ProtocolError                the answer can't be understood
+    │   └── OutputError              it doesn't fit the schema that was asked for; `.text` is what it says
     ├── StreamInterruptedError       a stream ended before its end; `.partial` is what arrived
     └── TrainingError                a training run failed
 """
@@ -59,6 +60,7 @@ __all__ = [
     "ModelError",
     "ModelNotFoundError",
     "ModelNotReadyError",
+    "OutputError",
     "PayloadTooLargeError",
     "PermissionDeniedError",
     "PluginLoadError",
@@ -284,6 +286,14 @@ class ServerError(StatusError):
 
 class ProtocolError(AiaasError):
     """The peer's answer can't be understood."""
+
+
+class OutputError(ProtocolError):
+    """The answer of a language model doesn't fit the schema that was asked for; `.text` holds it as it came."""
+
+    def __init__(self, message: str, *, text: str = "", **details: Any) -> None:
+        super().__init__(message, **details)
+        self.text = text
 
 
 class StreamInterruptedError(AiaasError):

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from aiaas_sdk.address import Address, parse
 from aiaas_sdk.errors import AddressError, ConfigError
 from aiaas_sdk.records.options import OPTION_NAMES
+from aiaas_sdk.records.secret import hide
 from aiaas_sdk.settings import Settings, read
 
 __all__ = ["Found", "Member", "Where", "check_options", "find"]
@@ -47,6 +48,7 @@ def find(where: Where, options: Mapping[str, Any]) -> Found:
     Raises:
         AddressError, ConfigError: something of it is wrong.
     """
+    hide(options)
     check_options(options)
     settings = read()
     if isinstance(where, str | PathLike):
@@ -120,7 +122,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         value = options.get(name)
         if value is not None and (type(value) is not int or value < 1):
             raise ConfigError(f"{name} is {value!r}", hint="Give a whole number from 1 on")
-    for name in ("timeout", "attempt_timeout"):
+    for name in ("timeout", "attempt_timeout", "gap_timeout"):
         _check_seconds(name, options.get(name))
 
 

@@ -18,6 +18,7 @@ Times are `time.monotonic()` seconds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -28,6 +29,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from aiaas_sdk.errors import DeadlineExceededError
+from aiaas_sdk.records.hidden import Hidden
+from aiaas_sdk.records.network import Network
 
 __all__ = [
     "AsyncSender",
@@ -72,15 +75,17 @@ class Request:
     """One HTTP request. `body` travels as its parts, one after the other, without being joined first.
 
     `align` names a reply header that holds a byte count: the reply's body is placed in memory so that what
-    lies behind that many bytes starts at a multiple of 64.
+    lies behind that many bytes starts at a multiple of 64. `network` says how the peer is reached. A header's value
+    is hidden where it may be a credential; only the transport reveals it.
     """
 
     method: str
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: tuple[Buffer, ...] = ()
+    headers: Mapping[str, str | Hidden] = field(default_factory=dict)
+    body: tuple[Buffer, ...] = field(default=(), repr=False)
     idempotent: bool = True
     align: str | None = None
+    network: Network | None = None
 
 
 @dataclass(slots=True)
@@ -89,7 +94,7 @@ class Reply:
 
     status: int
     headers: Mapping[str, str]
-    body: Buffer = b""
+    body: Buffer = field(default=b"", repr=False)
     handle: Any = None
 
 
@@ -364,6 +369,11 @@ class Stream(Generic[T]):
         self._flow.close()
         self._release()
 
+    def drop(self) -> None:
+        """As `close`, for a finaliser: nothing comes out of it."""
+        with contextlib.suppress(Exception):
+            self.close()
+
     def __enter__(self) -> Stream[T]:
         return self
 
@@ -459,6 +469,12 @@ class AsyncStream(Generic[T]):
         """End the flow and give its connection back; harmless when it has ended."""
         self._flow.close()
         await self._release()
+
+    def drop(self) -> None:
+        """As `aclose`, for a finaliser: without a loop, and nothing comes out of it."""
+        with contextlib.suppress(Exception):
+            self._flow.close()
+        self._opened = None  # a reply that nobody holds closes its connection
 
     async def __aenter__(self) -> AsyncStream[T]:
         return self

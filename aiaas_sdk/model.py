@@ -7,21 +7,24 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextvars import copy_context
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 
-from aiaas_sdk.errors import (
-    ModelNotReadyError,
-)
+from aiaas_sdk.flow import AsyncStream as AsyncRunning
+from aiaas_sdk.flow import Stream as Running
 from aiaas_sdk.flow import adrive, drive
+from aiaas_sdk.language import Language
 from aiaas_sdk.mapping import Chunk, OnError, Outcome, Progress, chunks, length
+from aiaas_sdk.patience import NOT_YET, Patience
 from aiaas_sdk.records.arrays import Arrays
-from aiaas_sdk.records.language import AsyncStream, Embeddings, Generation, Prompt, Sampling, Stream
+from aiaas_sdk.records.language import Delta, Embeddings, Generation, Prompt, Sampling
 from aiaas_sdk.records.model import ModelInfo, Stats
 from aiaas_sdk.records.options import UNSET, Options, Unset
 from aiaas_sdk.records.prediction import Prediction
 from aiaas_sdk.records.training import Explanation, Training, TrainingRun
-from aiaas_sdk.verbs import Verbs, wished
+from aiaas_sdk.streams import AsyncTextStream, TextStream
+from aiaas_sdk.verbs import wished
 from aiaas_sdk.workers import Workers
 
 if TYPE_CHECKING:
@@ -34,11 +37,9 @@ __all__ = ["AsyncModel", "Model"]
 In = TypeVar("In")
 Out = TypeVar("Out")
 Record = TypeVar("Record", bound="BaseModel")
-POLL = 0.2
-"""Seconds between two looks of `wait_ready`."""
 
 
-class Model(Verbs, Generic[In, Out]):
+class Model(Language, Generic[In, Out]):
     """A model, here or behind an endpoint. `load` makes one.
 
     Opening (weights, or connection and metadata) happens in `with`, `wait_ready` or the first call. Safe
@@ -74,7 +75,7 @@ class Model(Verbs, Generic[In, Out]):
         self._check_open()
         deadline = self._deadline(timeout)
         if self._engine.info is None:
-            self._engine.open(self._call("open", deadline), deadline)
+            self._engine.open(self._opening, self._call("open", deadline))
         at_once = self._engine.backend.at_once
         if deadline is None and at_once is not None and self._schema is None:
             return self._predict_at_once(at_once, self._call("predict"), inputs, outputs)
@@ -130,7 +131,7 @@ class Model(Verbs, Generic[In, Out]):
         flying: deque[Future[list[Outcome]]] = deque()
         try:
             for batch in batches:
-                flying.append(pool.submit(self._answer, batch))
+                flying.append(pool.submit(copy_context().run, self._answer, batch))  # traces go on
                 if len(flying) == lanes:
                     yield flying.popleft().result()
             while flying:
@@ -145,7 +146,7 @@ class Model(Verbs, Generic[In, Out]):
 
     @overload
     def generate(
-        self, prompt: Prompt, *, tools: Sequence[Callable[..., Any]] = (), **sampling: Unpack[Sampling]
+        self, prompt: Prompt, *, tools: Sequence[Callable[..., Any]] = (), rounds: int = 0, **sampling: Unpack[Sampling]
     ) -> Generation: ...
     @overload
     def generate(self, prompt: Prompt, *, output: type[Record], **sampling: Unpack[Sampling]) -> Record: ...
@@ -154,17 +155,48 @@ class Model(Verbs, Generic[In, Out]):
         prompt: Prompt,
         *,
         tools: Sequence[Callable[..., Any]] = (),
+        rounds: int = 0,
         output: Any = None,
         **sampling: Unpack[Sampling],
     ) -> Any:
-        """Generate text. UnsupportedOperationError where the model can't."""
-        raise self._unsupported("generate")
+        """Generate text.
+
+        Args:
+            prompt: text, or messages (`Message`, or mappings as OpenAI has them).
+            tools: typed functions that the model may ask for; the calls that it asks for are in `.tool_calls`.
+            rounds: how often tools that it asks for are run and it is asked again; 0 leaves running them to you.
+            output: a pydantic model; the answer is one of it. An answer that doesn't fit is asked for again, twice.
+            sampling: see `Sampling`; what isn't given is the model's own default.
+
+        Raises:
+            InputError: an option or a message can't be; nothing was sent.
+            UnsupportedOperationError: the model can't generate, or not with this option.
+            OutputError: the answer doesn't fit `output`; its text is in `.text`.
+        """
+        deadline = self._deadline(sampling.pop("timeout", UNSET))
+        self._opened_by(deadline)
+        flow = self._generated(prompt, tools, rounds, output, sampling, deadline)
+        return drive(flow, self._engine.sender, deadline)
 
     def stream(
         self, prompt: Prompt, *, tools: Sequence[Callable[..., Any]] = (), **sampling: Unpack[Sampling]
-    ) -> Stream:
-        """Generate text piece by piece. UnsupportedOperationError where the model can't."""
-        raise self._unsupported("stream")
+    ) -> TextStream:
+        """Generate text piece by piece: iterate the stream for deltas, best in a `with` block.
+
+        `timeout` bounds the whole, `attempt_timeout` the time to the first content, and `gap_timeout` (60 s) the time
+        between two contents. Arguments as for `generate`.
+
+        Raises (when it is iterated):
+            StreamInterruptedError: it ended early; `.partial` is what had come.
+        """
+        self._check_open()
+        deadline = self._deadline(sampling.pop("timeout", UNSET))
+
+        def begin() -> Running[Delta]:
+            self._opened_by(deadline)
+            return Running(self._streamed(prompt, tools, sampling, deadline), self._engine.sender, deadline)
+
+        return TextStream(begin)
 
     def embed(
         self,
@@ -173,8 +205,19 @@ class Model(Verbs, Generic[In, Out]):
         dimensions: int | None = None,
         timeout: float | Unset | None = UNSET,
     ) -> Embeddings:
-        """One vector a text. UnsupportedOperationError where the model can't."""
-        raise self._unsupported("embed")
+        """One vector a text.
+
+        Args:
+            dimensions: of each vector, where the model can shorten them; None for its own.
+        """
+        deadline = self._deadline(timeout)
+        self._opened_by(deadline)
+        return drive(self._embedded(texts, dimensions, deadline), self._engine.sender, deadline)
+
+    def _opened_by(self, deadline: float | None) -> None:
+        self._check_open()
+        if self._engine.info is None:
+            self._engine.open(self._opening, self._call("open", deadline))
 
     def explain(
         self,
@@ -211,22 +254,36 @@ class Model(Verbs, Generic[In, Out]):
     def info(self) -> ModelInfo:
         """Name, version, signature, labels, verbs; opens the model."""
         self._check_open()
-        deadline = self._deadline(UNSET)
-        return self._engine.open(self._call("open", deadline), deadline)
+        return self._engine.open(self._opening, self._call("open", self._deadline(UNSET)))
 
     def ready(self) -> bool:
         """Whether the model can serve now; opens it. An unreachable peer raises."""
-        self.info()
-        deadline = self._deadline(UNSET)
+        return self._ready(self._deadline(UNSET))
+
+    def _ready(self, deadline: float | None) -> bool:
+        self._check_open()
+        self._engine.open(self._opening, self._call("open", deadline))
         return drive(self._engine.backend.readiness(self._call("ready", deadline)), self._engine.sender, deadline)
 
     def wait_ready(self, timeout: float | None = None) -> None:
-        """Open the model and wait until it serves; ModelNotReadyError after `timeout` seconds."""
-        end = None if timeout is None else time.monotonic() + timeout
-        while not self.ready():
-            if end is not None and time.monotonic() + POLL > end:
-                raise ModelNotReadyError(f"{self._engine.backend.address} wasn't ready after {timeout} s")
-            time.sleep(POLL)
+        """Open the model and wait until it serves, also while its server isn't there yet.
+
+        Args:
+            timeout: seconds; None waits for as long as it takes.
+
+        Raises:
+            ModelNotReadyError: it wasn't ready in time; the last failure is its cause.
+            ...: what no waiting mends (a certificate, a refusal) goes up at once.
+        """
+        patience = Patience(self._engine.backend.address, timeout)
+        while True:
+            failure = None
+            try:
+                if self._ready(patience.nearer(self._deadline(UNSET))):
+                    return
+            except NOT_YET as error:
+                failure = error
+            time.sleep(patience.pause(failure))
 
     def stats(self) -> Stats:
         """Counts since the model was loaded."""
@@ -250,7 +307,7 @@ class Model(Verbs, Generic[In, Out]):
         self.close()
 
 
-class AsyncModel(Verbs, Generic[In, Out]):
+class AsyncModel(Language, Generic[In, Out]):
     """The awaited twin of `Model`: the same names."""
 
     @overload
@@ -268,7 +325,7 @@ class AsyncModel(Verbs, Generic[In, Out]):
         self._check_open()
         deadline = self._deadline(timeout)
         if self._engine.info is None:
-            await self._engine.aopen(self._call("open", deadline), deadline)
+            await self._engine.aopen(self._opening, self._call("open", deadline))
         flow = self._answered(inputs, outputs, deadline)
         return await adrive(flow, self._engine.async_sender, deadline)
 
@@ -318,7 +375,7 @@ class AsyncModel(Verbs, Generic[In, Out]):
 
     @overload
     async def generate(
-        self, prompt: Prompt, *, tools: Sequence[Callable[..., Any]] = (), **sampling: Unpack[Sampling]
+        self, prompt: Prompt, *, tools: Sequence[Callable[..., Any]] = (), rounds: int = 0, **sampling: Unpack[Sampling]
     ) -> Generation: ...
     @overload
     async def generate(self, prompt: Prompt, *, output: type[Record], **sampling: Unpack[Sampling]) -> Record: ...
@@ -327,17 +384,28 @@ class AsyncModel(Verbs, Generic[In, Out]):
         prompt: Prompt,
         *,
         tools: Sequence[Callable[..., Any]] = (),
+        rounds: int = 0,
         output: Any = None,
         **sampling: Unpack[Sampling],
     ) -> Any:
         """As `Model.generate`."""
-        raise self._unsupported("generate")
+        deadline = self._deadline(sampling.pop("timeout", UNSET))
+        await self._opened_by(deadline)
+        flow = self._generated(prompt, tools, rounds, output, sampling, deadline)
+        return await adrive(flow, self._engine.async_sender, deadline)
 
     def stream(
         self, prompt: Prompt, *, tools: Sequence[Callable[..., Any]] = (), **sampling: Unpack[Sampling]
-    ) -> AsyncStream:
-        """As `Model.stream`."""
-        raise self._unsupported("stream")
+    ) -> AsyncTextStream:
+        """As `Model.stream`; it isn't awaited itself: `async with model.stream(...) as stream`."""
+        self._check_open()
+        deadline = self._deadline(sampling.pop("timeout", UNSET))
+
+        async def begin() -> AsyncRunning[Delta]:
+            await self._opened_by(deadline)
+            return AsyncRunning(self._streamed(prompt, tools, sampling, deadline), self._engine.async_sender, deadline)
+
+        return AsyncTextStream(begin)
 
     async def embed(
         self,
@@ -347,7 +415,14 @@ class AsyncModel(Verbs, Generic[In, Out]):
         timeout: float | Unset | None = UNSET,
     ) -> Embeddings:
         """As `Model.embed`."""
-        raise self._unsupported("embed")
+        deadline = self._deadline(timeout)
+        await self._opened_by(deadline)
+        return await adrive(self._embedded(texts, dimensions, deadline), self._engine.async_sender, deadline)
+
+    async def _opened_by(self, deadline: float | None) -> None:
+        self._check_open()
+        if self._engine.info is None:
+            await self._engine.aopen(self._opening, self._call("open", deadline))
 
     async def explain(
         self,
@@ -384,22 +459,29 @@ class AsyncModel(Verbs, Generic[In, Out]):
     async def info(self) -> ModelInfo:
         """As `Model.info`."""
         self._check_open()
-        deadline = self._deadline(UNSET)
-        return await self._engine.aopen(self._call("open", deadline), deadline)
+        return await self._engine.aopen(self._opening, self._call("open", self._deadline(UNSET)))
 
     async def ready(self) -> bool:
         """As `Model.ready`."""
-        await self.info()
-        flow = self._engine.backend.readiness(self._call("ready"))
-        return await adrive(flow, self._engine.async_sender, self._deadline(UNSET))
+        return await self._ready(self._deadline(UNSET))
+
+    async def _ready(self, deadline: float | None) -> bool:
+        self._check_open()
+        await self._engine.aopen(self._opening, self._call("open", deadline))
+        flow = self._engine.backend.readiness(self._call("ready", deadline))
+        return await adrive(flow, self._engine.async_sender, deadline)
 
     async def wait_ready(self, timeout: float | None = None) -> None:
         """As `Model.wait_ready`."""
-        end = None if timeout is None else time.monotonic() + timeout
-        while not await self.ready():
-            if end is not None and time.monotonic() + POLL > end:
-                raise ModelNotReadyError(f"{self._engine.backend.address} wasn't ready after {timeout} s")
-            await asyncio.sleep(POLL)
+        patience = Patience(self._engine.backend.address, timeout)
+        while True:
+            failure = None
+            try:
+                if await self._ready(patience.nearer(self._deadline(UNSET))):
+                    return
+            except NOT_YET as error:
+                failure = error
+            await asyncio.sleep(patience.pause(failure))
 
     def stats(self) -> Stats:
         """As `Model.stats`."""

@@ -32,6 +32,8 @@ NOT_YET = (
 """Failures of a server that is starting."""
 FIRST, LONGEST = 0.1, 2.0
 """Seconds of the first pause and of the longest; each is up to twice as long as the one before."""
+LAST = 0.02
+"""Seconds that a last look needs."""
 
 
 class Patience:
@@ -58,11 +60,12 @@ class Patience:
             raise failure
         seconds = max(self._pause * random.uniform(0.8, 1.0), (failure and failure.retry_after) or 0.0)
         self._pause = min(2 * self._pause, LONGEST)
-        if self._end is not None and time.monotonic() + seconds > self._end:
+        left = None if self._end is None else self._end - time.monotonic()
+        if left is not None and left < LAST:
             raise ModelNotReadyError(
                 f"{self._address} wasn't ready after {self._timeout} s", hint="Wait longer, or look at its server's log"
             ) from failure
         if not self._told:
             logger.info("%s isn't ready yet; waiting for it", self._address)
             self._told = True
-        return seconds
+        return seconds if left is None else min(seconds, left - LAST / 2)

@@ -1,4 +1,7 @@
-"""Which backend serves which scheme: found by entry-point name, imported only when asked for."""
+"""The plugins: which backend serves which scheme, and which observers are installed. All are found by entry point.
+
+A backend is imported only when it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,26 @@ from aiaas_sdk import hookspecs
 from aiaas_sdk.errors import BackendNotInstalledError, PluginLoadError
 from aiaas_sdk.records.model import BackendInfo
 
-__all__ = ["GROUP", "available_backends", "backend_class"]
+__all__ = ["GROUP", "OBSERVERS", "available_backends", "backend_class", "managed", "observers"]
 
 GROUP = "aiaas_sdk.backends"
+OBSERVERS = "aiaas_sdk.observers"
 BUILT_IN = "aiaas-sdk"
 _broken: dict[str, str] = {}
 """Why the last attempt to load a scheme failed; cleared when one succeeds."""
 
 
 def _claims() -> Mapping[str, list[metadata.EntryPoint]]:
-    """Read again only when the path or a folder of it has changed: reading costs 0.1 ms for each distribution."""
-    return _read(tuple((folder, _stamp(folder)) for folder in sys.path))
+    return _read(_path())[0]
+
+
+def observers() -> tuple[metadata.EntryPoint, ...]:
+    """The installed observers; the same object as long as nothing was installed or removed. Imports none of them."""
+    return _read(_path())[1]
+
+
+def _path() -> tuple[tuple[str, int], ...]:
+    return tuple((folder, _stamp(folder)) for folder in sys.path)
 
 
 def _stamp(folder: str) -> int:
@@ -37,11 +49,15 @@ def _stamp(folder: str) -> int:
 
 
 @lru_cache(1)
-def _read(path: tuple[tuple[str, int], ...]) -> Mapping[str, list[metadata.EntryPoint]]:
+def _read(
+    path: tuple[tuple[str, int], ...],
+) -> tuple[Mapping[str, list[metadata.EntryPoint]], tuple[metadata.EntryPoint, ...]]:
+    """Read again only when the path or a folder of it has changed: reading costs 0.1 ms for each distribution."""
+    found = metadata.entry_points()
     claims: dict[str, list[metadata.EntryPoint]] = {}
-    for entry in metadata.entry_points(group=GROUP):
+    for entry in found.select(group=GROUP):
         claims.setdefault(entry.name, []).append(entry)
-    return claims
+    return claims, tuple(entry for entry in found.select(group=OBSERVERS) if not _missing(entry))
 
 
 def available_backends() -> Mapping[str, BackendInfo]:
@@ -147,11 +163,20 @@ def _registered(plugin: Any, scheme: str) -> type[Any]:
     """Each plugin has a manager of its own, so that one's hooks can't answer for another's scheme."""
     if inspect.isclass(plugin):
         raise TypeError(f"the entry point names the class {plugin.__name__}; it must name the plugin's module")
+    cls = managed(plugin).aiaas_backend(scheme=scheme)
+    if not inspect.isclass(cls):
+        raise TypeError("its hook aiaas_backend gave no class")
+    return cls
+
+
+def managed(plugin: Any) -> Any:
+    """The hooks of one plugin, by name, from a manager of its own.
+
+    Raises:
+        Exception: a hook of it isn't known, or takes something that isn't offered; the text names it.
+    """
     manager = pluggy.PluginManager("aiaas_sdk")
     manager.add_hookspecs(hookspecs)
     manager.register(plugin)
     manager.check_pending()
-    cls = manager.hook.aiaas_backend(scheme=scheme)
-    if not inspect.isclass(cls):
-        raise TypeError("its hook aiaas_backend gave no class")
-    return cls
+    return manager.hook

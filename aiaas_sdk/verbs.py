@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,20 +15,29 @@ from aiaas_sdk.errors import (
     ClosedError,
     ConfigError,
     InputError,
+    ModelNotReadyError,
     ProtocolError,
+    UnavailableError,
 )
-from aiaas_sdk.flow import Flow
+from aiaas_sdk.flow import Flow, sleep
 from aiaas_sdk.mapping import OF_A_ROW, Chunk, Outcome, check, given, records_in
+from aiaas_sdk.observing import find, watched, watching
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.model import ModelInfo, TensorSpec
 from aiaas_sdk.records.options import ENGINE_OPTIONS, Unset
 from aiaas_sdk.records.prediction import Prediction
+from aiaas_sdk.records.secret import hide
 from aiaas_sdk.tensors import Kind, Tensor, datatype_of, holds, matches, take
 
 if TYPE_CHECKING:
     from aiaas_sdk.schema import Bound, Schema
 
 __all__ = ["Verbs", "wished"]
+
+logger = logging.getLogger("aiaas_sdk.model")
+
+LOADING, LONGEST = 0.5, 4.0
+"""Seconds of the first and of the longest pause while a model loads."""
 
 
 class Verbs:
@@ -77,17 +87,51 @@ class Verbs:
         return self._engine.backend.unsupported(verb)
 
     def _view(self, options: Mapping[str, Any]) -> Any:
+        hide(options)
         self._check_open()
         merged = {**self._options, **options}
         if ENGINE_OPTIONS & options.keys():
             return self._reload(merged)
         return type(self)(self._engine, merged, self._around, self._reload, self._schema)
 
+    # ------------------------------------------------------------ opening
+    def _opening(self, call: Call) -> Flow[ModelInfo]:
+        """Open the model, where observers see it; the installed ones are found before the first is opened."""
+        begun = time.perf_counter()
+        yield from find()
+        try:
+            return (yield from watched(call, self._engine.backend, None, self._opened(call)))
+        except AiaasError as error:
+            raise self._located(error, call, begun) from error.__cause__
+
+    def _opened(self, call: Call) -> Flow[ModelInfo]:
+        """Open the model. With a deadline, a peer that says 503 (the model still loads) is waited for until then."""
+        pause, told = LOADING, False
+        while True:
+            try:
+                info = yield from self._engine.backend.opening(call)
+                call.model, call.version = info.name, info.version
+                return info
+            except (ModelNotReadyError, UnavailableError) as error:
+                if call.deadline is None or not error.retryable or error.status not in (None, 503):
+                    raise
+                if not told:
+                    logger.info("%s isn't ready yet; waiting for it", self._engine.backend.address)
+                    told = True
+                pause = max(pause, error.retry_after or 0.0)
+                if time.monotonic() + pause > call.deadline:
+                    raise
+                yield from sleep(pause)
+                pause = min(2 * pause, LONGEST)
+
     # ------------------------------------------------------------ predict
     def _predict(self, call: Call, inputs: Any, outputs: Sequence[str] | None) -> Flow[Prediction]:
         begun, done = time.perf_counter(), None
+        watch = watching(call, self._engine.backend, self._engine.info)
         try:
-            asked = self._asked(inputs, outputs)
+            asked = self._asked(call, inputs, outputs)
+            if watch is not None:
+                watch.start(asked[0])
             answer = yield from self._engine.backend.start(call, asked[0], asked[1])
             done = self._given(call, asked, answer, begun)
             return done
@@ -95,25 +139,36 @@ class Verbs:
             raise self._located(error, call, begun) from error.__cause__
         finally:
             self._engine.count(call, done is None, begun)
+            if watch is not None:
+                watch.finish(done is None)
 
     def _predict_at_once(self, at_once: Callable[..., Any], call: Call, inputs: Any, outputs: Any) -> Prediction:
         """`_predict` without a flow, for a call here without a deadline: the flow costs it 30 microseconds."""
         begun, done = time.perf_counter(), None
+        watch = watching(call, self._engine.backend, self._engine.info)
         try:
-            asked = self._asked(inputs, outputs)
+            asked = self._asked(call, inputs, outputs)
+            if watch is not None:
+                watch.start(asked[0])
             done = self._given(call, asked, at_once(call, asked[0], asked[1]), begun)
             return done
         except AiaasError as error:
             raise self._located(error, call, begun) from error.__cause__
         finally:
             self._engine.count(call, done is None, begun)
+            if watch is not None:
+                watch.finish(done is None)
 
-    def _asked(self, inputs: Any, outputs: Sequence[str] | None) -> tuple[dict[str, Tensor], tuple[str, ...], Kind]:
+    def _asked(
+        self, call: Call, inputs: Any, outputs: Sequence[str] | None
+    ) -> tuple[dict[str, Tensor], tuple[str, ...], Kind]:
         """The inputs as tensors, the outputs that are wanted, and the kind of arrays to give back."""
         info = self._engine.info
         assert info is not None  # the face has opened it
+        call.model = info.name
         named = given(inputs, info)
         tensors = {spec.name: take(named[spec.name], spec, where=info.name) for spec in info.inputs or _specs(named)}
+        call.rows = _rows(tensors)
         wanted = () if outputs is None else _wanted(outputs, info)
         return tensors, wanted, Kind.of(inputs if type(inputs) is not list else ())
 
@@ -126,10 +181,9 @@ class Verbs:
     ) -> Prediction:
         info = self._engine.info
         assert info is not None
-        tensors, wanted, kind = asked
+        _, wanted, kind = asked
         _check_answer(answer, info, wanted)
         arrays = {name: kind.give(tensor) for name, tensor in answer.items()}
-        call.model, call.rows = info.name, _rows(tensors)
         call.version = call.version or info.version
         call.backend = call.backend or self._engine.backend.scheme
         call.total = time.perf_counter() - begun
@@ -283,7 +337,11 @@ def _wanted(outputs: Sequence[str], info: ModelInfo) -> tuple[str, ...]:
 
 
 def _check_answer(answer: Mapping[str, Tensor], info: ModelInfo, wanted: Sequence[str]) -> None:
-    """The other side of the call: what came is what was announced and asked for."""
+    """The other side of the call: what came is what was asked for, in the shape that was announced.
+
+    Another datatype than the announced one is returned as what it says it is: some servers' metadata is written by
+    hand, and a caller can see an array's dtype.
+    """
     if not answer or (type(answer) is not dict and not isinstance(answer, Mapping)):
         raise ProtocolError(f"{info.name} answered with {_told(answer)} where outputs by name belong")
     for name in wanted:
@@ -296,10 +354,9 @@ def _check_answer(answer: Mapping[str, Tensor], info: ModelInfo, wanted: Sequenc
             )
     for spec in info.outputs:
         tensor = answer.get(spec.name)  # type: ignore[assignment]
-        if tensor is not None and (tensor.datatype != spec.datatype or not matches(spec, tensor.array.shape)):
+        if tensor is not None and not matches(spec, tensor.array.shape):
             raise ProtocolError(
-                f"{info.name} gave {spec.name!r} as {tensor.datatype} {list(tensor.shape)}; announced is "
-                f"{spec.datatype} {list(spec.shape)}"
+                f"{info.name} gave {spec.name!r} in the shape {list(tensor.shape)}; announced is {list(spec.shape)}"
             )
 
 

@@ -60,3 +60,22 @@ grep -q '3' answer.txt
 kill $server
 wait $server
 echo "wheel ok: aiaas serve and aiaas predict"
+
+# pytest finds the plugin by itself.
+"$work/venv/bin/python" -m pip install -q -c "$root/constraints.txt" pytest
+cat >test_smoke.py <<'PYTHON'
+import aiaas_sdk as aiaas
+
+
+def test_recorded(aiaas_recording, aiaas_no_network):
+    assert aiaas.load("echo:").predict([1.0]).array.tolist() == [1]
+
+
+def test_scripted(aiaas_scripted):
+    aiaas_scripted.answer([2.0])
+    assert aiaas.load(aiaas_scripted.address).predict([1.0]).array.tolist() == [2]
+PYTHON
+"$work/venv/bin/python" -W error -m pytest -q -p no:cacheprovider --aiaas=record test_smoke.py
+"$work/venv/bin/python" -W error -m pytest -q -p no:cacheprovider --aiaas=replay --aiaas-strict test_smoke.py
+test -f recordings/test_smoke/test_recorded.jsonl
+echo "wheel ok: pytest --aiaas=replay"

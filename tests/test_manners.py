@@ -861,7 +861,7 @@ def test_work_given_up_leaves_no_words_on_stderr(run: Run, tmp_path: Path, act: 
         "[inputs['x']]",
         "{}",
         "{'x': Tensor('FP32', np.zeros(1))}",
-        "{'x': Tensor('INT8', np.zeros(1, np.int8))}",
+        "{'x': Tensor('INT8', np.zeros((1, 1), np.int8))}",
     ],
 )
 def test_rubbish_from_a_plugin_is_one_of_our_errors(run: Run, tmp_path: Path, answer: str) -> None:

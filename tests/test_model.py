@@ -84,16 +84,17 @@ def test_torch_in_gives_torch_out_without_a_copy(load: Any) -> None:
     assert not answer.requires_grad
 
 
-@pytest.mark.parametrize("verb", ["generate", "embed", "explain"])
+@pytest.mark.parametrize("verb", ["explain", "fit"])
 def test_a_verb_that_is_not_there_says_so(load: Any, verb: str) -> None:
-    with pytest.raises(aiaas.UnsupportedOperationError, match=rf"{verb} isn't available for echo:.*It can predict"):
+    with pytest.raises(aiaas.UnsupportedOperationError, match=rf"{verb} isn't available for echo:.*It can .*predict"):
         getattr(load("echo:"), verb)("text")
 
 
 def test_info_says_what_it_takes(load: Any) -> None:
     info = load(SIGNATURE).info()
     assert info.inputs == (aiaas.TensorSpec("x", "FP32", (-1, 3)),)
-    assert info.verbs == {"predict"}
+    assert "predict" in info.verbs
+    assert "explain" not in info.verbs
 
 
 def test_a_closed_model_says_so_and_its_view_lives_on(load: Any) -> None:

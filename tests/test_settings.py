@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiaas_sdk.errors import AddressError, AiaasError, ConfigError
+from aiaas_sdk.records.hidden import Hidden
 from aiaas_sdk.records.policies import Retry
 from aiaas_sdk.settings import Settings, read
 from aiaas_sdk.settings.credentials import origin_of
@@ -82,7 +83,7 @@ def test_a_name_is_an_address_a_table_or_a_route(place: Place) -> None:
     assert settings.resolve("a").address == "https://h/v2/models/a"
     b = settings.resolve("b")
     assert b.address == "https://h/v2/models/b@3"
-    assert b.options == {"timeout": 60.0, "retry": Retry(attempts=5), "headers": {"X": "y"}}
+    assert b.options == {"timeout": 60.0, "retry": Retry(attempts=5), "headers": {"X": Hidden("y")}}
     assert b.sources == dict.fromkeys(("address", "timeout", "retry", "headers"), f"{file} [models] b")
     assert settings.resolve("c").address == ("https://h/v2/models/c", "echo:")
     assert settings.resolve("d").options == {"concurrency": 4}
@@ -524,6 +525,7 @@ def test_a_variable_and_a_file_are_read_when_used(place: Place) -> None:
         ("{ api_key_env = 'A', api_key_file = 'b' }", "exactly one"),
         ("{ api_key_evn = 'A' }", "'api_key_env'"),
         ("{ api_key_env = 3 }", "api_key_env"),
+        ("{ api_key_env = 'sk-the-key-itself' }", "api_key_env isn't the name of a variable"),
         ("{ api_key = '' }", "api_key"),
     ],
 )

@@ -15,21 +15,26 @@ class has a method of that name.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from aiaas_sdk.address import Address
+from aiaas_sdk.backends.credentials import Credentials
 from aiaas_sdk.errors import AiaasError, DeadlineExceededError, ModelError, UnsupportedOperationError
-from aiaas_sdk.flow import Flow, Reply, Request, Run, Send
+from aiaas_sdk.flow import Emit, Flow, Open, Reply, Request, Run, Send, read
+from aiaas_sdk.observing import passed_on
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.model import ModelInfo
 from aiaas_sdk.wire.status import status_error
 from aiaas_sdk.workers import Workers
+
+T = TypeVar("T")
 
 __all__ = ["ATTEMPT", "TIMEOUT", "VERBS", "Backend", "LocalBackend", "RemoteBackend"]
 
@@ -37,6 +42,8 @@ ATTEMPT = "aiaas-attempt"
 """The header with the number of the attempt, from 1: a gateway that sees it leaves retrying to who sent it."""
 TIMEOUT = "aiaas-timeout-ms"
 """The header with the milliseconds that are left of the call's deadline."""
+MAX_ERROR = 64 * 1024
+"""Bytes of an error's body that are read."""
 VERBS = ("predict", "generate", "stream", "embed", "explain", "fit")
 
 
@@ -119,12 +126,30 @@ class LocalBackend(Backend):
         return True
 
     def start(self, call: Call, *arguments: Any) -> Flow[Any]:
+        if call.verb == "stream":
+            return (yield from self._streamed(call, *arguments))
         return (yield Run(partial(self.at_once, call, *arguments), self._threads))
+
+    def _streamed(self, call: Call, *arguments: Any) -> Flow[Any]:
+        """`stream` is a generator of deltas that returns the whole; calls may take turns between its steps."""
+        steps = yield Run(partial(self.at_once, call, *arguments), self._threads)
+        try:
+            while True:
+                item, ended = yield Run(partial(self._in_a_slot, call, _stepped, steps), self._threads)
+                if ended:
+                    return item
+                yield Emit(item)
+        finally:
+            with contextlib.suppress(ValueError):  # it is at work still, in its thread, and ends with that step
+                steps.close()
 
     def at_once(self, call: Call, *arguments: Any) -> Any:
         verb = getattr(self, call.verb, None)
         if verb is None:
             raise self.unsupported(call.verb)
+        return self._in_a_slot(call, verb, *arguments)
+
+    def _in_a_slot(self, call: Call, work: Callable[..., Any], *arguments: Any) -> Any:
         if self._process != os.getpid():
             self._free_slots()
         asked = time.perf_counter()
@@ -132,14 +157,15 @@ class LocalBackend(Backend):
         slots.get()
         begun = time.perf_counter()
         try:
-            return verb(*arguments)
+            return work(*arguments)
         except Exception as error:
             if isinstance(error, AiaasError | MemoryError):
                 raise
             raise self._told(error) from error
         finally:
             slots.put(None)
-            call.queue, call.compute = begun - asked, time.perf_counter() - begun
+            ended = time.perf_counter()
+            call.queue, call.compute = (call.queue or 0.0) + begun - asked, (call.compute or 0.0) + ended - begun
 
     def _guarded(self, work: Any, *arguments: Any) -> Any:
         try:
@@ -167,6 +193,13 @@ class RemoteBackend(Backend):
     idempotent: ClassVar[frozenset[str]] = frozenset(("open", "ready", "predict", "embed", "explain"))
     """The verbs that may be sent again although the first try could have been carried out."""
 
+    credential: ClassVar[tuple[str, str]] = ("authorization", "Bearer")
+    """The header that carries the key, and the scheme before it ("" for none)."""
+
+    def __init__(self, address: Address, options: Mapping[str, Any]) -> None:
+        super().__init__(address, options)
+        self._credentials = Credentials(options, *self.credential)
+
     def start(self, call: Call, *arguments: Any) -> Flow[Any]:
         verb = getattr(self, call.verb, None)
         if verb is None:
@@ -174,35 +207,60 @@ class RemoteBackend(Backend):
         return verb(call, *arguments)  # type: ignore[no-any-return]
 
     def send(self, call: Call, request: Request) -> Flow[Reply]:
-        """Send through the call's policies. The reply's status is a success, or an error is raised."""
+        """Send through the call's policies. The reply's status is a success, or an error is raised.
+
+        The options `headers` and `api_key` are added to the request, whose own headers need hold no credential.
+        """
+        return call.around(call, self._prepared(call, request), self._attempt)  # type: ignore[no-any-return]
+
+    def open_stream(self, call: Call, request: Request, consume: Callable[[Reply], Flow[T]]) -> Flow[T]:
+        """As `send`, and hand the opened reply to `consume`, which reads it, emits what comes and returns the whole.
+
+        All of that is inside of the policies: a failure before the first content may be tried again, so `consume`
+        raises StreamInterruptedError for one after that.
+        """
+        return call.around(call, self._prepared(call, request), partial(self._streaming, consume))  # type: ignore[no-any-return]
+
+    def _prepared(self, call: Call, request: Request) -> Request:
         call.target = str(self.address)
-        if call.verb not in self.idempotent:
-            request = replace(request, idempotent=False)
-        return call.around(call, request, self._attempt)  # type: ignore[no-any-return]
+        return request if call.verb in self.idempotent else replace(request, idempotent=False)
 
     def _attempt(self, call: Call, request: Request) -> Flow[Reply]:
+        return self._accepted(Send, call, request)
+
+    def _streaming(self, consume: Callable[[Reply], Flow[T]], call: Call, request: Request) -> Flow[T]:
+        reply = yield from self._accepted(Open, call, request)
+        try:
+            return (yield from consume(reply))
+        except (DeadlineExceededError, ConnectionError) as error:
+            raise self._explained(error) from error.__cause__
+
+    def _accepted(self, effect: type[Send | Open], call: Call, request: Request) -> Flow[Reply]:
         call.attempts += 1
+        exchange = partial(self._exchange, effect, call)
+        reply = yield from self._credentials.sending(_travelling(call, request), exchange)
+        if not 200 <= reply.status < 300:
+            raise self.refused(call, reply)
+        return reply
+
+    def _exchange(self, effect: type[Send | Open], call: Call, request: Request) -> Flow[Reply]:
         begun = time.perf_counter()
         try:
-            reply: Reply = yield Send(_travelling(call, request), call.attempt_timeout)
+            reply: Reply = yield effect(request, call.attempt_timeout)
+            if effect is Open and not 200 <= reply.status < 300:
+                reply.body = yield from _error_body(reply, call.attempt_timeout)
         except (DeadlineExceededError, ConnectionError) as error:
             raise self._explained(error) from error.__cause__
         finally:
             call.network = (call.network or 0.0) + time.perf_counter() - begun
-        if not 200 <= reply.status < 300:
-            raise self.refused(call, reply)
         return reply
 
     def refused(self, call: Call, reply: Reply) -> AiaasError:
         """The error for a reply that is no success."""
         error = status_error(reply.status, reply.headers, reply.body, verb=call.verb in VERBS)
         if reply.status == 401 and isinstance(error, AiaasError) and error.hint is None:
-            error.hint = self.credential_hint()
+            error.hint = self._credentials.hint
         return error
-
-    def credential_hint(self) -> str:
-        """What a 401 says of the credential: whether one was sent, and where it came from; never its value."""
-        return "No credential was sent; give api_key="
 
     def _explained(self, error: Exception) -> Exception:
         if isinstance(error, AiaasError) and error.address is None:
@@ -210,9 +268,26 @@ class RemoteBackend(Backend):
         return error
 
 
+def _error_body(reply: Reply, seconds: float | None) -> Flow[bytes]:
+    """The beginning of an opened reply's body, as much as an error may say."""
+    pieces, size = [], 0
+    while size < MAX_ERROR and (piece := (yield from read(reply, seconds))):
+        pieces.append(bytes(piece))
+        size += len(piece)
+    return b"".join(pieces)[:MAX_ERROR]
+
+
+def _stepped(steps: Generator[Any, None, Any]) -> tuple[Any, bool]:
+    """The next item of a generator, or what it returns, and whether that was its end."""
+    try:
+        return next(steps), False
+    except StopIteration as stop:
+        return stop.value, True
+
+
 def _travelling(call: Call, request: Request) -> Request:
     """The request with what the peer should know of the call: which attempt this is, and how long it is waited for."""
-    headers = {**request.headers, **(call.headers or {}), ATTEMPT: str(call.attempts)}
+    headers = {**passed_on(), **(call.headers or {}), **request.headers, ATTEMPT: str(call.attempts)}
     if call.deadline is not None:
         headers[TIMEOUT] = str(max(0, round(1000 * (call.deadline - time.monotonic()))))
     return replace(request, headers=headers)

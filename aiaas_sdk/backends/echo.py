@@ -1,16 +1,23 @@
 """`echo:` gives the inputs back as outputs: the reference backend, for tests and for trying things out.
 
+It speaks, too: it says the last message again, and embeds a text by its letters.
+
 `echo:?x=FP32[-1,3]&mask=BOOL[-1]` declares a signature; `echo:` alone takes any names, shapes and datatypes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from string import ascii_lowercase
+
+import numpy as np
 
 from aiaas_sdk.backends.base import LocalBackend
 from aiaas_sdk.errors import AddressError
 from aiaas_sdk.hookspecs import hookimpl
+from aiaas_sdk.records.chat import Chat, Choice, Embedded, Spoken
+from aiaas_sdk.records.language import Delta
 from aiaas_sdk.records.model import ModelInfo, TensorSpec
 from aiaas_sdk.tensors import DATATYPES, Tensor
 
@@ -33,6 +40,43 @@ class EchoBackend(LocalBackend):
 
     def predict(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, Tensor]:
         return {name: inputs[name] for name in outputs or inputs}
+
+    def generate(self, chat: Chat) -> Spoken:
+        """The text of the last message, cut at `stop` and at `max_tokens` words, `n` times."""
+        words, reason = _said(chat)
+        choice = Choice("".join(words), reason)
+        count = chat.sampling.get("n", 1)
+        return Spoken(
+            (choice,) * count, sum(len(_words(message.text)) for message in chat.messages), count * len(words)
+        )
+
+    def stream(self, chat: Chat) -> Generator[Delta, None, Spoken]:
+        """As `generate`, word by word."""
+        words, _ = _said(chat)
+        for word in words:
+            yield Delta(word)
+        return self.generate(chat)
+
+    def embed(self, texts: Sequence[str], dimensions: int | None) -> Embedded:
+        """How often each letter from a to z stands in a text, as a vector of length 1; `dimensions` cuts it."""
+        vectors = np.array([[text.lower().count(letter) for letter in ascii_lowercase] for text in texts], np.float32)
+        vectors = vectors[:, :dimensions]
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return Embedded(vectors / np.where(lengths, lengths, 1), sum(len(_words(text)) for text in texts))
+
+
+def _said(chat: Chat) -> tuple[list[str], str]:
+    text = chat.messages[-1].text
+    for stop in chat.sampling.get("stop", ()):
+        text = text.partition(stop)[0]
+    words = _words(text)
+    most = chat.sampling.get("max_tokens", len(words))
+    return words[:most], "stop" if most >= len(words) else "length"
+
+
+def _words(text: str) -> list[str]:
+    """Words, each with the blanks before it: joined, they are the text."""
+    return re.findall(r"\s*\S+|\s+$", text)
 
 
 def _signature(target: str) -> tuple[TensorSpec, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -18,7 +19,6 @@ from aiaas_sdk.flow import Flow, Request
 from aiaas_sdk.hookspecs import hookimpl
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.model import ModelInfo
-from aiaas_sdk.records.secret import Secret
 from aiaas_sdk.tensors import Tensor
 from aiaas_sdk.wire import oip
 
@@ -29,12 +29,13 @@ class OipBackend(RemoteBackend):
     """One model of one server."""
 
     scheme = "oip"
-    options_taken: ClassVar[frozenset[str]] = frozenset(("api_key", "headers", "model"))
+    options_taken: ClassVar[frozenset[str]] = frozenset(("api_key", "headers", "model", "network"))
 
     def __init__(self, address: Any, options: Mapping[str, Any]) -> None:
         super().__init__(address, options)
-        self._binary = self._json_fp16 = False
+        self._binary = self._json_fp16 = self._queues = False
         self._max_rows: int | None = None
+        self._network = options.get("network")
         self._ids = (f"{prefix}-{n}" for prefix in (secrets.token_hex(4),) for n in itertools.count(1))
 
     def prepare(self) -> None:
@@ -59,6 +60,7 @@ class OipBackend(RemoteBackend):
         found = oip.decode_metadata(reply.body)
         self._binary = BINARY in server.extensions or server.name == "kserve"
         self._json_fp16 = server.name == "mlserver"
+        self._queues = server.name == "triton"
         rows = found.parameters.get("max_batch_size")
         self._max_rows = rows if isinstance(rows, int) and rows > 0 else None
         labels = found.parameters.get("labels")
@@ -101,10 +103,15 @@ class OipBackend(RemoteBackend):
         asked = list(outputs) or None
         call.request_id = next(self._ids)
         message = oip.encode_request(
-            inputs, outputs=asked, binary=self._binary, id=call.request_id, json_fp16=self._json_fp16
+            inputs,
+            outputs=asked,
+            binary=self._binary,
+            id=call.request_id,
+            parameters=self._limit(call),
+            json_fp16=self._json_fp16,
         )
-        headers = {**message.headers, **self._headers()}
-        request = Request("POST", f"{self._model}/infer", headers, message.body, align=oip.HEADER_LENGTH)
+        url = f"{self._model}/infer"
+        request = Request("POST", url, message.headers, message.body, align=oip.HEADER_LENGTH, network=self._network)
         reply = yield from self.send(call, request)
         answer = oip.decode_response(reply.headers, reply.body, outputs=asked, id=call.request_id)
         call.version = answer.model_version
@@ -115,19 +122,18 @@ class OipBackend(RemoteBackend):
         if self._max_rows is not None and rows > self._max_rows:
             raise InputError(f"{rows} rows, and {self.address} takes {self._max_rows} at once", hint="Send fewer rows")
 
+    def _limit(self, call: Call) -> Mapping[str, int] | None:
+        """How long Triton may keep the request in a queue, in microseconds (schedule policy extension).
+
+        0 would mean no limit. `aiaas serve` reads the header that every request has.
+        """
+        if call.deadline is None or not self._queues:
+            return None
+        return {"timeout": max(1, int(1e6 * (call.deadline - time.monotonic())))}
+
     # ------------------------------------------------------------ requests
     def _get(self, url: str) -> Request:
-        return Request("GET", url, self._headers())
-
-    def _headers(self) -> dict[str, str]:
-        headers = dict(self.options.get("headers", {}))
-        if (key := self.options.get("api_key")) is not None:
-            headers["authorization"] = f"Bearer {Secret.of(key).reveal()}"
-        return headers
-
-    def credential_hint(self) -> str:
-        key = self.options.get("api_key")
-        return super().credential_hint() if key is None else f"The key came from the {Secret.of(key).source}"
+        return Request("GET", url, network=self._network)
 
 
 def _text(value: Any) -> str | None:

@@ -11,6 +11,7 @@ from aiaas_sdk.address import Address
 from aiaas_sdk.backends.base import Backend
 from aiaas_sdk.errors import (
     AiaasError,
+    CircuitOpenError,
     ConfigError,
     ConnectError,
     ConnectionLostError,
@@ -27,6 +28,7 @@ from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.model import ModelInfo
 
 PASSED_ON = (
+    CircuitOpenError,
     ConnectError,
     ConnectionLostError,
     DeadlineExceededError,

@@ -101,6 +101,8 @@ class BreakerPolicy:
         self._mine: dict[str, Circuit] = {}
 
     def __call__(self, call: Call, request: Request, proceed: Callable[[Call, Request], Flow[Reply]]) -> Flow[Reply]:
+        if call.verb in ("open", "ready"):  # looking whether it is there neither breaks anything nor is held back
+            return (yield from proceed(call, request))
         circuit = self._mine.get(call.target) or self._circuit(call.target)
         probe = circuit.enter(call.target)
         try:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
 
 from aiaas_sdk.flow import Flow, Reply, Request, sleep
 from aiaas_sdk.policies.gate import Gate
 from aiaas_sdk.policies.shared import Shared
 from aiaas_sdk.records.call import Call
+from aiaas_sdk.records.network import PLAIN, Network
 from aiaas_sdk.records.policies import Limits
 
 __all__ = ["LimitsPolicy", "Pace"]
@@ -47,6 +50,12 @@ class _Place:
         self.pace = None if limits.requests_per_second is None else Pace(1 / limits.requests_per_second)
 
 
+@lru_cache(64)
+def _narrowed(network: Network | None, connections: int) -> Network:
+    """Connections are the transport's: it keeps the count, and whoever finds none free waits there."""
+    return replace(network or PLAIN, connections=connections)
+
+
 class LimitsPolicy:
     """Around one request."""
 
@@ -58,6 +67,8 @@ class LimitsPolicy:
 
     def __call__(self, call: Call, request: Request, proceed: Proceed) -> Flow[Reply]:
         place = self._mine.get(call.target) or self._place(call.target)
+        if self._limits.connections is not None:
+            request = replace(request, network=_narrowed(request.network, self._limits.connections))
         if place.gate is None:
             return (yield from self._paced(place, call, request, proceed))
         begun = time.perf_counter()

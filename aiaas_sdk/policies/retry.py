@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -53,7 +54,7 @@ class RetryPolicy:
         try:  # most requests pass, and tenacity's machinery costs as much as sending one
             reply = yield from proceed(call, request)
         except Exception as error:
-            if self._retry.attempts == 1 or not self._worth_it(error, request) or _waited_for(call, error):
+            if self._retry.attempts == 1 or not self._worth_it(error, request) or _in_vain(call, error):
                 raise
             failure = sys.exc_info()
         else:
@@ -66,7 +67,9 @@ class RetryPolicy:
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(self._retry.attempts),
             wait=self._pause,
-            retry=tenacity.retry_if_exception(lambda error: self._worth_it(error, request)),
+            retry=tenacity.retry_if_exception(
+                lambda error: self._worth_it(error, request) and not _in_vain(call, error)  # type: ignore[arg-type]
+            ),
             reraise=True,
         )
         retrying.begin()
@@ -110,15 +113,13 @@ class RetryPolicy:
             raise
 
     def _worth_it(self, error: BaseException, request: Request) -> bool:
-        if not isinstance(error, AiaasError) or not error.retryable:
+        if not isinstance(error, AiaasError) or vars(error).get("retryable") is False:  # the peer's own word
             return False
         if isinstance(error, ConnectError):
-            return True
+            return error.retryable
         if isinstance(error, ConnectionLostError | DeadlineExceededError):
-            return request.idempotent
-        if error.status not in self._retry.statuses:
-            return False
-        return request.idempotent or error.status in ANY_VERB
+            return error.retryable and request.idempotent
+        return error.status in self._retry.statuses and (request.idempotent or error.status in ANY_VERB)
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
         error = _failure(state)
@@ -129,9 +130,12 @@ class RetryPolicy:
         return random.random() * bound  # full jitter
 
 
-def _waited_for(call: Call, error: Exception) -> bool:
-    """Whoever opens a model with a deadline waits by itself while the model loads, in longer pauses than these."""
-    return call.verb == "open" and call.deadline is not None and isinstance(error, AiaasError) and error.status == 503
+def _in_vain(call: Call, error: Exception) -> bool:
+    """Whether no time is left, or somebody else waits: who opens a model with a deadline does, while it loads."""
+    if call.deadline is None:
+        return False
+    loading = call.verb == "open" and isinstance(error, AiaasError) and error.status == 503
+    return loading or time.monotonic() >= call.deadline
 
 
 def _failure(state: tenacity.RetryCallState) -> AiaasError:

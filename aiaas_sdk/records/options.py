@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
+from aiaas_sdk.records.network import Network
 from aiaas_sdk.records.policies import Breaker, Budget, Cache, Hedge, Limits, Privacy, Retry
 from aiaas_sdk.records.secret import Secret
+from aiaas_sdk.records.sources import Answer
 
 __all__ = ["ENGINE_OPTIONS", "OPTION_NAMES", "UNSET", "VIEW_OPTIONS", "Options", "Unset"]
 
@@ -29,10 +31,12 @@ class Options(TypedDict, total=False):
     verify: bool | Sequence[str | bytes]
     architecture: type[Any]
     model: str
-    api_key: str | Secret | Callable[[], str]
-    headers: Mapping[str, str]
+    api_key: str | Secret | Callable[[], Answer]
+    headers: Mapping[str, str | Secret]
+    network: Network | None
     timeout: float | None
     attempt_timeout: float | None
+    gap_timeout: float | None
     retry: Retry | None
     hedge: Hedge | None
     breaker: Breaker | None
@@ -45,6 +49,8 @@ class Options(TypedDict, total=False):
 
 
 OPTION_NAMES = tuple(Options.__annotations__)
-ENGINE_OPTIONS = frozenset(("device", "dtype", "verify", "architecture", "model", "api_key", "headers", "concurrency"))
+ENGINE_OPTIONS = frozenset(
+    ("device", "dtype", "verify", "architecture", "model", "api_key", "headers", "network", "concurrency")
+)
 """Those that decide what is loaded or connected; a view with another value of one loads anew."""
 VIEW_OPTIONS = frozenset(OPTION_NAMES) - ENGINE_OPTIONS

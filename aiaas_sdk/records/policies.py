@@ -107,7 +107,7 @@ class Limits:
     Attributes:
         concurrency: requests in flight; None for no limit.
         requests_per_second: requests start at least 1/requests_per_second apart; None for no limit.
-        connections: connections open to one origin; None for no limit.
+        connections: connections that this model and its views have open to one origin; None for no limit.
     """
 
     concurrency: int | None = None

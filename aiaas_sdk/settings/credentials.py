@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from aiaas_sdk.errors import ConfigError
-from aiaas_sdk.records.secret import Secret
+from aiaas_sdk.records.hidden import Hidden
+from aiaas_sdk.records.secret import Secret, names_variable
 from aiaas_sdk.settings.values import MisfitError, nearest, what
 
 __all__ = ["KEYS", "credential", "origin_of", "sealed"]
 
 KEYS = ("api_key_env", "api_key_file", "api_key")
-MAX_BYTES = 65536
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -52,31 +51,24 @@ def credential(table: Any, path: Path, environ: Mapping[str, str]) -> Secret:
     if not isinstance(value, str) or not value.strip():
         raise MisfitError("wants text that isn't blank", key)
     if key == "api_key_env":
+        if not names_variable(value):
+            raise MisfitError("isn't the name of a variable", key, "The key itself is api_key")
         return Secret(lambda: environ.get(value, ""), f"environment variable {value}")
-    file = path.parent / os.path.expanduser(value)
-    return Secret(lambda: _contents(file), f"file {file}")
+    return Secret.file(path.parent / os.path.expanduser(value))
 
 
 def sealed(document: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The document with each `api_key`, wherever it stands, as a Secret: no later frame or message holds its text."""
+    """The document with each `api_key` as a Secret and the values of each `headers` as hidden text, wherever they
+    stand: no later frame or message holds their text."""
     for key, value in document.items():
-        if isinstance(value, dict):
+        if key == "headers" and isinstance(value, dict):
+            document[key] = {name: _hidden(entry) for name, entry in value.items()}
+        elif isinstance(value, dict):
             sealed(value, path)
         elif key == "api_key" and isinstance(value, str) and value.strip():
-            document[key] = _literal(value, f"{path} [credentials]")
+            document[key] = Secret.of(value, f"{path} [credentials]")
     return document
 
 
-def _literal(text: str, source: str) -> Secret:
-    return Secret(lambda: text, source)
-
-
-def _contents(file: Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            return opened.read(MAX_BYTES).decode()
-    except OSError as error:
-        problem = error.strerror or type(error).__name__
-    except UnicodeDecodeError:
-        problem = "it isn't UTF-8"
-    raise ConfigError(f"the file {file} of a credential can't be read: {problem}")
+def _hidden(value: Any) -> Any:
+    return Hidden(value) if isinstance(value, str) else value

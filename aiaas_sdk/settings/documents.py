@@ -191,11 +191,20 @@ class _Checker:
             raise self.fail(table, key, "is unknown", nearest(name, known))
         if name == "verify" and not isinstance(value, bool) and not self.users_own:
             raise self.fail(table, key, "can't name keys to trust", f"Name them under [trust] {self.own_place()}")
+        if name == "network" and not self.users_own:
+            self.check_network(table, key, value)
         try:
             return option(name, value, self.path.parent)
         except MisfitError as error:
             problem = self.misfit(table, key, error)
         raise problem
+
+    def check_network(self, table: str, key: str, value: Any) -> None:
+        """A stranger's authority and proxy could read the user's credentials; a key file is one."""
+        for name in value if isinstance(value, Mapping) else ():
+            if name != "http2":
+                told = "isn't read from a working folder, which may come from strangers"
+                raise self.fail(table, f"{key}.{name}", told, f"Put it {self.own_place()}, or give it in code")
 
     # ------------------------------------------------------------ what only a user's own file may say
     def own_place(self) -> str:

@@ -12,6 +12,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from aiaas_sdk.errors import AiaasError
+from aiaas_sdk.records.hidden import Hidden
 from aiaas_sdk.records.options import Options
 
 __all__ = ["NONE", "MisfitError", "fit", "nearest", "option", "parsed", "what"]
@@ -20,7 +21,7 @@ NONE = "none"
 """How a text says None: TOML and the environment have no word for it."""
 
 _WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text that isn't blank"}
-_SECONDS = frozenset(("timeout", "attempt_timeout"))
+_SECONDS = frozenset(("timeout", "attempt_timeout", "gap_timeout"))
 _SECONDS_HINT = f'Give seconds, or "{NONE}" for no limit'
 _COUNTS = frozenset(("concurrency", "batch_size"))
 
@@ -88,6 +89,8 @@ def parsed(name: str, text: str) -> Any:
 # ---------------------------------------------------------------- any annotated value
 def fit(value: Any, hint: Any, folder: Path) -> Any:
     """A TOML value as an annotation has it: numbers, text, paths, lists, tables, and the records of the policies."""
+    if isinstance(value, Hidden):  # a header's value, which was text
+        return value
     if hint in _WANTED:
         return _fit_scalar(value, hint)
     origin, arguments = get_origin(hint), get_args(hint)
@@ -121,7 +124,8 @@ def _fit_scalar(value: Any, kind: Any) -> Any:
 
 def _fit_union(value: Any, kinds: tuple[Any, ...], folder: Path) -> Any:
     """The first kind that fits; else the misfit that names a key goes on, or the first one."""
-    if NoneType in kinds and (value == NONE or (value is False and any(map(is_dataclass, kinds)))):
+    own = any(NONE in get_args(kind) for kind in kinds)  # Literal["none"]: the word means something else there
+    if NoneType in kinds and ((value == NONE and not own) or (value is False and any(map(is_dataclass, kinds)))):
         return None  # `retry = false` switches a policy off
     misfit: MisfitError | None = None
     for kind in _plainest_first(kinds):

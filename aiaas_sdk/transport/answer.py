@@ -89,13 +89,13 @@ class Answer:
     # ------------------------------------------------------------ from a parser
     def head(self, status: int, version: str, fields: Sequence[tuple[bytes, bytes]]) -> None:
         """The final status and headers; those of interim replies (1xx) don't come here."""
-        if version not in ("1.1", "1.0"):
+        if version not in ("1.1", "1.0", "2"):
             raise ProtocolError("the answer isn't HTTP/1.1")
         self._check_size(fields)
         self.status, self.headers, self._overhead = status, _joined(fields), 0
         self._check_coding()
         self.reusable = self.reusable and _kept(version, self.headers.get("connection", ""))
-        self._frame(self.headers.get("content-length"))
+        self._frame(self.headers.get("content-length"), version)
         self.headed = True
         if self._headed_only:
             self.end()
@@ -115,14 +115,14 @@ class Answer:
         if coding != "chunked":
             raise ProtocolError(f"the answer has an unknown transfer encoding ({_shown(coding)})")
 
-    def _frame(self, announced: str | None) -> None:
-        """How long the body is (RFC 9112 6.3)."""
+    def _frame(self, announced: str | None, version: str) -> None:
+        """How long the body is (RFC 9112 6.3); with HTTP/2 its end shows in any case."""
         if self._method == "HEAD" or self.status in _NO_BODY:
             self._headed_only = True
             self.reusable = self.reusable and self._method != "HEAD"  # a parser doesn't know what was asked
         elif announced is not None:
             self._announce(announced)
-        elif "transfer-encoding" not in self.headers:
+        elif "transfer-encoding" not in self.headers and version != "2":
             self.reusable = False
         if self.status >= 400 and self.whole:
             self._limit = min(self._limit, MAX_ERROR)
@@ -211,7 +211,7 @@ def _joined(fields: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
 
 def _kept(version: str, connection: str) -> bool:
     options = connection.lower()
-    return "close" not in options if version == "1.1" else "keep-alive" in options
+    return "keep-alive" in options if version == "1.0" else "close" not in options
 
 
 def _shown(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from aiaas_sdk.flow import Buffer, Reply, Request
 from aiaas_sdk.transport.courier import Courier
 from aiaas_sdk.transport.plain import wait_ready
-from aiaas_sdk.transport.steps import READ, WRITE, Blocking, Ready, Step, Steps, left
+from aiaas_sdk.transport.steps import READ, WRITE, Awaited, Ready, Settled, Step, Steps, left
 from aiaas_sdk.transport.threads import started
 
 __all__ = ["AsyncHttpSender", "perform"]
@@ -21,10 +21,10 @@ EXPIRED = 0
 
 
 class AsyncHttpSender:
-    """Sends over HTTP/1.1, from any event loop, also from several at once."""
+    """Sends from any event loop, also from several at once; over the courier's connections where one is given."""
 
-    def __init__(self) -> None:
-        self._courier = Courier()
+    def __init__(self, courier: Courier | None = None) -> None:
+        self._courier = Courier() if courier is None else courier
 
     async def send(self, request: Request, until: float | None) -> Reply:
         """The whole reply. A kept connection that the peer had closed is replaced once, silently."""
@@ -40,7 +40,7 @@ class AsyncHttpSender:
 
     async def release(self, reply: Reply) -> None:
         """Give back an opened reply's connection."""
-        self._courier.release(reply)
+        await perform(self._courier.release(reply))
 
     def close(self) -> None:
         """Close the kept connections; from anywhere, since none of them belongs to a loop."""
@@ -60,6 +60,8 @@ async def perform(steps: Steps[T]) -> T:
                 step = steps.send(outcome)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
+    finally:
+        steps.close()
 
 
 async def _wait(step: Step) -> Any:
@@ -67,14 +69,16 @@ async def _wait(step: Step) -> Any:
         try:
             return await _wait_ready(step)
         except NotImplementedError:  # the Proactor loop (Windows) watches no sockets
-            step = Blocking(partial(wait_ready, step), step.until)
-    assert type(step) is Blocking
-    thread = started(step.work)
-    loop = asyncio.get_running_loop()
+            step = Settled(started(partial(wait_ready, step)), step.until)
+    if type(step) is Awaited:
+        async with asyncio.timeout(left(step.until)):
+            return await step.work()
+    assert type(step) is Settled
+    outcome, loop = step.future, asyncio.get_running_loop()
     future: asyncio.Future[int] = loop.create_future()
-    thread.add_done_callback(lambda _: _tell(loop, future))
+    outcome.add_done_callback(lambda _: _tell(loop, future))
     await _woken(future, step.until)
-    return thread.result()
+    return outcome.result()
 
 
 async def _wait_ready(step: Ready) -> int:
@@ -113,6 +117,6 @@ def _wake(future: asyncio.Future[int], outcome: int) -> None:
 
 
 def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[int]) -> None:
-    """From the thread, to a loop that may have gone."""
+    """From another thread, to a loop that may have gone."""
     with contextlib.suppress(RuntimeError):  # the loop was closed
         loop.call_soon_threadsafe(_wake, future, READ)

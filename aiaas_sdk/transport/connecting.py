@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from aiaas_sdk.errors import ConnectError
+from aiaas_sdk.records.network import Network
 from aiaas_sdk.transport import tls
 from aiaas_sdk.transport.connection import Connection
 from aiaas_sdk.transport.failures import late, no_host, unreachable
@@ -22,13 +23,18 @@ __all__ = ["CONNECT_LIMIT", "connect"]
 CONNECT_LIMIT = 5.0
 """Seconds for one connection to be made, also without a deadline; openai-python allows as many."""
 
+QUEUE_PAUSE = 0.02
+"""Seconds until a Unix socket whose queue is full is tried again."""
+
 _UNDERWAY = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR, 10035)  # the last is Windows' WSAEWOULDBLOCK
 
 Address = tuple[Any, ...]  # (family, socket address)
 
 
-def connect(origin: Origin, until: float | None) -> Steps[Connection]:
-    """A new connection. All addresses of the name are tried, each with its share of the time.
+def connect(origin: Origin, network: Network, until: float | None) -> Steps[Connection]:
+    """A new connection: to the network's Unix socket, else to the origin's host.
+
+    All addresses of a name are tried, each with its share of the time.
 
     Raises:
         ConnectError: the name doesn't resolve, nobody answers there, or not within CONNECT_LIMIT.
@@ -38,17 +44,23 @@ def connect(origin: Origin, until: float | None) -> Steps[Connection]:
     limit = time.monotonic() + CONNECT_LIMIT
     short = until is not None and until < limit
     limit = until if until is not None and short else limit
+    path: Any = network.unix_socket
+    context = tls.context(network) if origin.secure else None
     try:
-        sock = yield from _reached(origin, limit)
-        if origin.secure:
-            sock = yield from _secured(sock, origin, limit)
+        sock = yield from _reached(origin, limit) if path is None else _met(path, limit)
+        if context is not None:
+            sock = yield from _secured(sock, origin, context, limit)
     except ConnectError:
         raise
     except TimeoutError as error:
-        raise (late(origin, connecting=True) if short else unreachable(origin, error)) from None
+        raise (late(origin, connecting=True) if short else unreachable(origin, error, _through(path))) from None
     except OSError as error:
-        raise unreachable(origin, error) from None
+        raise unreachable(origin, error, _through(path)) from None
     return Connection(sock, origin)
+
+
+def _through(path: str | None) -> str:
+    return "" if path is None else f" through the Unix socket {path}"
 
 
 def _reached(origin: Origin, limit: float) -> Steps[socket.socket]:
@@ -95,9 +107,27 @@ def _dialled(family: int, address: Any, until: float) -> Steps[socket.socket]:
     return sock
 
 
-def _secured(plain: socket.socket, origin: Origin, until: float) -> Steps[ssl.SSLSocket]:
+def _met(path: str, until: float) -> Steps[socket.socket]:
+    """A connection to a Unix socket. It comes about at once, or the server has as many waiting as it takes: Linux
+    says so then instead of letting us wait."""
+    while True:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sock.connect(path)
+        except BlockingIOError:
+            sock.close()
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+        yield from blocking(partial(time.sleep, QUEUE_PAUSE), until)
+
+
+def _secured(plain: socket.socket, origin: Origin, context: ssl.SSLContext, until: float) -> Steps[ssl.SSLSocket]:
     try:
-        sock = tls.context().wrap_socket(plain, server_hostname=origin.host.rstrip("."), do_handshake_on_connect=False)
+        sock = context.wrap_socket(plain, server_hostname=origin.host.rstrip("."), do_handshake_on_connect=False)
     except BaseException:
         plain.close()
         raise

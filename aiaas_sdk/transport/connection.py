@@ -32,7 +32,8 @@ class Connection:
         self._secure = isinstance(sock, ssl.SSLSocket)
         self._vectored = not self._secure and hasattr(sock, "sendmsg")  # Windows has none
         # elsewhere a mark that the receive buffer can't hold would never be reached; Linux lowers it
-        self._paced, self._mark = sys.platform == "linux" and not self._secure, 1
+        tcp = sock.family != getattr(socket, "AF_UNIX", None)
+        self._paced, self._mark = sys.platform == "linux" and tcp and not self._secure, 1
         self._parser: Parser | None = None
         self.sent = 0
 
@@ -69,9 +70,9 @@ class Connection:
                     return
             except ssl.SSLWantReadError:
                 yield from ready(self._fd, READ, until)
-            except OSError:
+            except OSError as error:
                 if not self.sent:
-                    raise
+                    raise self._verdict(error) from None
                 answer.reusable = False  # the peer hung up; what it said before is still to be read
                 return
             else:
@@ -79,6 +80,15 @@ class Connection:
                 self.sent += count
                 if outgoing:
                     left(until)
+
+    def _verdict(self, error: OSError) -> OSError:
+        """Why the peer hung up before anything was sent: TLS may have its alert already."""
+        try:
+            if self._secure:
+                self._sock.recv(1)
+        except OSError as verdict:
+            return verdict if "ALERT" in (getattr(verdict, "reason", None) or "") else error
+        return error
 
     def _push(self, outgoing: Outgoing) -> int:
         if self._vectored and outgoing.many:
@@ -146,6 +156,11 @@ class Connection:
     def usable(self) -> bool:
         """A kept connection on which something came is one that the peer has closed, or that is out of step."""
         return not readable(self._sock)
+
+    def leave(self) -> Steps[None]:
+        """Close it, whose answer hasn't come to its end."""
+        yield from ()
+        self.close()
 
     def close(self) -> None:
         self._drop_parser()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Hashable
 from typing import Protocol
 
 from aiaas_sdk.errors import AiaasError, ClosedError, ConnectError, ConnectionLostError
 from aiaas_sdk.flow import Reply, Request
+from aiaas_sdk.records.network import PLAIN
 from aiaas_sdk.transport.answer import Answer
 from aiaas_sdk.transport.connecting import connect
-from aiaas_sdk.transport.failures import late, lost, unreachable
+from aiaas_sdk.transport.failures import crowded, late, lost, unreachable
 from aiaas_sdk.transport.idle import Idle
 from aiaas_sdk.transport.message import Message
 from aiaas_sdk.transport.origin import Origin, origin_of
+from aiaas_sdk.transport.places import Place, Places
 from aiaas_sdk.transport.proxies import Proxy, proxy_for
 from aiaas_sdk.transport.steps import Steps
 
@@ -19,7 +23,7 @@ __all__ = ["Courier"]
 
 
 class Link(Protocol):
-    """One way to an origin: a connection of our own, or one of httpx's through a proxy."""
+    """One way to an origin: a connection of our own, or a transport of httpx's."""
 
     sent: int
     origin: Origin
@@ -27,17 +31,36 @@ class Link(Protocol):
     def start(self, message: Message, answer: Answer, until: float | None) -> Steps[None]: ...
     def finish(self, answer: Answer, until: float | None) -> Steps[None]: ...
     def more(self, answer: Answer, until: float | None) -> Steps[None]: ...
+    def leave(self) -> Steps[None]: ...
     def usable(self) -> bool: ...
     def close(self) -> None: ...
 
 
-class Opened:
-    """An opened reply's way to the rest of it; `link` is None when nothing is left to come or to close."""
+class Exchange:
+    """One request on its way: whom it goes to and how, the place and the link that it has, and its answer."""
 
-    __slots__ = ("answer", "link", "released")
+    __slots__ = ("answer", "key", "link", "message", "network", "origin", "place", "released")
 
-    def __init__(self, answer: Answer, link: Link | None) -> None:
-        self.answer, self.link, self.released = answer, link, False
+    answer: Answer
+
+    def __init__(self, request: Request) -> None:
+        self.link: Link | None = None
+        self.place: Place | None = None
+        self.origin, self.network = origin_of(request.url), request.network or PLAIN
+        self.key: Hashable = self.origin if request.network is None else (self.origin, request.network)
+        self.message = Message(request)
+        self.released = False
+
+    def leave(self) -> None:
+        """Let somebody else have its place."""
+        place, self.place = self.place, None
+        if place is not None:
+            place.leave()
+
+    def __del__(self) -> None:
+        """An opened reply that nobody released; a place comes back by itself."""
+        if self.link is not None:
+            self.link.close()
 
 
 class Courier:
@@ -45,93 +68,128 @@ class Courier:
 
     def __init__(self) -> None:
         self._idle = Idle()
-        self._proxies: dict[Origin, Proxy | None] = {}
+        self._proxies: dict[Hashable, Proxy | None] = {}
+        self._process, self._places = os.getpid(), dict[Hashable, Places]()
 
     # ------------------------------------------------------------ the four things a flow asks for
     def send(self, request: Request, until: float | None) -> Steps[Reply]:
         """The whole reply."""
-        answer, link = yield from self._answered(request, until, whole=True)
-        self._put_back(link, answer)
-        return answer.reply()
+        exchange = yield from self._answered(request, until, whole=True)
+        self._put_back(exchange)
+        return exchange.answer.reply()
 
     def open(self, request: Request, until: float | None) -> Steps[Reply]:
         """The reply's head; the rest is to be read."""
-        answer, link = yield from self._answered(request, until, whole=False)
-        opened = Opened(answer, link)
-        self._settle(opened)
-        return Reply(answer.status, answer.headers, handle=opened)
+        exchange = yield from self._answered(request, until, whole=False)
+        answer = exchange.answer
+        if answer.done:
+            self._put_back(exchange)
+        return Reply(answer.status, answer.headers, handle=exchange)
 
     def read(self, reply: Reply, until: float | None) -> Steps[bytes]:
         """What comes next of an opened reply, at least one byte; empty at its end."""
-        opened: Opened = reply.handle
-        if opened.released:
+        exchange: Exchange = reply.handle
+        if exchange.released:
             raise ClosedError("the reply was closed before it was read to its end")
-        link, answer = opened.link, opened.answer
+        link, answer = exchange.link, exchange.answer
         if link is not None and not answer.pieces:
             try:
                 yield from _mapped(link, link.more(answer, until))
             except BaseException:
-                opened.link = None
+                exchange.link = None
+                exchange.leave()
                 raise
-            self._settle(opened)
+            if answer.done:
+                self._put_back(exchange)
         return answer.taken()
 
-    def release(self, reply: Reply) -> None:
+    def release(self, reply: Reply) -> Steps[None]:
         """Give the connection back; it is closed where the reply wasn't read to its end."""
-        opened: Opened = reply.handle
-        opened.released = True
-        link, opened.link = opened.link, None
-        if link is not None:
-            link.close()
+        exchange: Exchange = reply.handle
+        exchange.released = True
+        link, exchange.link = exchange.link, None
+        try:
+            if link is not None:
+                yield from link.leave()
+        finally:
+            exchange.leave()
 
     def close(self) -> None:
         """Close the connections that are kept. What is under way ends well; nothing is kept from now on."""
         self._idle.close()
 
     # ------------------------------------------------------------ one request
-    def _answered(self, request: Request, until: float | None, whole: bool) -> Steps[tuple[Answer, Link]]:
+    def _answered(self, request: Request, until: float | None, whole: bool) -> Steps[Exchange]:
+        exchange = Exchange(request)
+        try:
+            yield from self._placed(exchange, until)
+            yield from self._carried(exchange, request, until, whole)
+        except BaseException:
+            exchange.leave()
+            raise
+        return exchange
+
+    def _placed(self, exchange: Exchange, until: float | None) -> Steps[None]:
+        """Wait for a place, where their number is limited."""
+        most = exchange.network.connections
+        if most is None:
+            return
+        if self._process != os.getpid():  # nobody would give back what the parent's calls have
+            self._process, self._places = os.getpid(), {}
+        places = self._places.get(exchange.key)
+        if places is None:
+            places = self._places.setdefault(exchange.key, Places(most))
+        try:
+            exchange.place = yield from places.enter(until)
+        except TimeoutError:
+            raise crowded(exchange.origin, most) from None
+
+    def _carried(self, exchange: Exchange, request: Request, until: float | None, whole: bool) -> Steps[None]:
         """Sent over a kept connection if there is one. That one's end before any answer is no failure yet: peers
         close what has been idle (RFC 9112 9.3.1), and the request goes out once more, over a new connection."""
-        origin = origin_of(request.url)
-        message = Message(request)
-        kept: Link | None = self._idle.take(origin)  # type: ignore[assignment]  # it gives what was kept
+        kept: Link | None = self._idle.take(exchange.key)  # type: ignore[assignment]  # it gives what was kept
         if kept is not None:
-            answer = Answer(request, whole)
+            exchange.link, exchange.answer = kept, Answer(request, whole)
             try:
-                yield from _exchanged(kept, message, answer, until)
-                return answer, kept
+                yield from _exchanged(exchange, kept, until)
+                return
             except (ConnectionLostError, ConnectError):
-                if answer.begun or not (request.idempotent or kept.sent == 0):
+                if exchange.answer.begun or not (request.idempotent or kept.sent == 0):
                     raise
-        link = yield from self._connected(origin, until)
-        answer = Answer(request, whole)
-        yield from _exchanged(link, message, answer, until)
-        return answer, link
+        link = yield from self._connected(exchange, until)
+        exchange.link, exchange.answer = link, Answer(request, whole)
+        yield from _exchanged(exchange, link, until)
 
-    def _connected(self, origin: Origin, until: float | None) -> Steps[Link]:
-        if origin not in self._proxies:
-            self._proxies[origin] = proxy_for(origin)
-        if (proxy := self._proxies[origin]) is None:
-            return (yield from connect(origin, until))
-        from aiaas_sdk.transport.proxied import Proxied
+    def _connected(self, exchange: Exchange, until: float | None) -> Steps[Link]:
+        origin, network, key = exchange.origin, exchange.network, exchange.key
+        if network.transport is not None:
+            from aiaas_sdk.transport.handed import Handed
 
-        return Proxied(proxy, origin)
+            return Handed(network.transport, origin)
+        if key not in self._proxies:
+            self._proxies[key] = proxy_for(origin, network)
+        if (proxy := self._proxies[key]) is None and not (network.http2 and origin.secure):
+            return (yield from connect(origin, network, until))
+        from aiaas_sdk.transport.borrowed import Borrowed
 
-    def _settle(self, opened: Opened) -> None:
-        """An opened reply whose end has come needs its connection no more."""
-        if opened.answer.done and opened.link is not None:
-            link, opened.link = opened.link, None
-            self._put_back(link, opened.answer)
+        return Borrowed(proxy, origin, network)
 
-    def _put_back(self, link: Link, answer: Answer) -> None:
-        if answer.reusable:
-            self._idle.keep(link.origin, link)
-        else:
-            link.close()
+    def _put_back(self, exchange: Exchange) -> None:
+        """The answer's end has come. The connection is kept before its place is given: whoever gets that finds it."""
+        link, exchange.link = exchange.link, None
+        assert link is not None
+        try:
+            if exchange.answer.reusable:
+                self._idle.keep(exchange.key, link)
+            else:
+                link.close()
+        finally:
+            exchange.leave()
 
 
-def _exchanged(link: Link, message: Message, answer: Answer, until: float | None) -> Steps[None]:
-    yield from _mapped(link, link.start(message, answer, until))
+def _exchanged(exchange: Exchange, link: Link, until: float | None) -> Steps[None]:
+    answer = exchange.answer
+    yield from _mapped(link, link.start(exchange.message, answer, until))
     if answer.whole and not answer.done:
         yield from _mapped(link, link.finish(answer, until))
 

@@ -10,12 +10,15 @@ from urllib.parse import urlsplit
 from aiaas_sdk._version import __version__
 from aiaas_sdk.errors import ConfigError
 from aiaas_sdk.flow import Buffer, Request
+from aiaas_sdk.records.hidden import Hidden
 from aiaas_sdk.transport.origin import PORTS, origin_of
 
 __all__ = ["Message", "Outgoing"]
 
 JOINED = 1 << 16
 """Bytes up to which a request is sent as one piece: below, a copy is cheaper than a longer system call."""
+LONGEST = 1 << 16
+"""Characters of a header's value."""
 VIEWS = 64
 """Buffers for one system call; every system takes 16 at least (POSIX), Linux 1024."""
 
@@ -40,9 +43,13 @@ class Message:
     def outgoing(self) -> Outgoing:
         """All of it, to be sent once."""
         lines = [_first_line(self.request.method, self.request.url)]
-        lines += [f"{name}: {value}\r\n" for name, value in self.fields.items()]
+        lines += [f"{name}: {value}\r\n" for name, value in self.revealed().items()]
         lines.append("\r\n")
         return Outgoing("".join(lines).encode("ascii"), self.request.body, self.size)
+
+    def revealed(self) -> dict[str, str]:
+        """The fields as they are sent. Nobody keeps them: a traceback can show whatever a frame holds."""
+        return {name: _text(value) for name, value in self.fields.items()}
 
 
 class Outgoing:
@@ -89,14 +96,24 @@ def _size(part: Buffer) -> int:
     return part.nbytes if isinstance(part, memoryview) else len(part)
 
 
-def _fields(request: Request, size: int) -> dict[str, str]:
+def _text(value: str | Hidden) -> str:
+    return value.reveal() if isinstance(value, Hidden) else value
+
+
+def _carried(value: str | Hidden) -> bool:
+    """Whether a header can have this value; 64 KiB are more than any server takes."""
+    text = _text(value)
+    return len(text) <= LONGEST and _VALUE.fullmatch(text) is not None
+
+
+def _fields(request: Request, size: int) -> dict[str, str | Hidden]:
     """The header fields but Host, in lower case; the request's own win over ours."""
-    fields = {"user-agent": f"aiaas-sdk/{__version__}", "accept-encoding": "identity"}
+    fields: dict[str, str | Hidden] = {"user-agent": f"aiaas-sdk/{__version__}", "accept-encoding": "identity"}
     for name, value in request.headers.items():
         lower = _lowered(name)
-        if not _VALUE.fullmatch(value):
+        if not _carried(value):
             raise ConfigError(
-                f"the header {name!r} holds characters that HTTP can't carry",
+                f"the header {name!r} holds characters that HTTP can't carry, or more than {LONGEST} of them",
                 hint="Use plain ASCII without line breaks, and no blanks at its ends",
             )
         fields[lower] = value

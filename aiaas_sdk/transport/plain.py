@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import select
-from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from aiaas_sdk.errors import ConfigError
 from aiaas_sdk.flow import Buffer, Reply, Request
 from aiaas_sdk.transport.courier import Courier
-from aiaas_sdk.transport.steps import READ, WRITE, Blocking, Ready, Step, Steps, left
+from aiaas_sdk.transport.steps import READ, WRITE, Awaited, Ready, Settled, Step, Steps, left
 from aiaas_sdk.transport.threads import started
+
+if TYPE_CHECKING:
+    from aiaas_sdk.transport.awaited import AsyncHttpSender
 
 __all__ = ["HttpSender", "perform"]
 
@@ -20,7 +23,7 @@ HAS_POLL = hasattr(select, "poll")
 
 
 class HttpSender:
-    """Sends over HTTP/1.1. Safe across threads; after a fork the child makes its own connections."""
+    """Sends from any thread; after a fork the child makes its own connections."""
 
     def __init__(self) -> None:
         self._courier = Courier()
@@ -39,16 +42,23 @@ class HttpSender:
 
     def release(self, reply: Reply) -> None:
         """Give back an opened reply's connection."""
-        self._courier.release(reply)
+        perform(self._courier.release(reply))
 
     def close(self) -> None:
         """Close the kept connections; harmless when done twice."""
         self._courier.close()
 
+    @property
+    def awaited(self) -> AsyncHttpSender:
+        """The sender for event loops over the same connections; `close` of either closes them for both."""
+        from aiaas_sdk.transport.awaited import AsyncHttpSender
+
+        return AsyncHttpSender(self._courier)
+
 
 def perform(steps: Steps[T]) -> T:
     """Carry out steps in this thread, waiting where they wait."""
-    try:
+    try:  # one for the whole of it: wherever Ctrl-C comes, the steps are ended and clean up
         step = next(steps)
         while True:
             try:
@@ -59,19 +69,19 @@ def perform(steps: Steps[T]) -> T:
                 step = steps.send(outcome)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
+    finally:
+        steps.close()
 
 
 def _wait(step: Step) -> Any:
     if type(step) is Ready:
         return wait_ready(step)
-    assert type(step) is Blocking
-    future = started(step.work)
-    try:
-        return future.result(left(step.until))
-    except FutureTimeout:
-        if future.done():
-            raise
-        raise TimeoutError from None
+    if type(step) is Settled:
+        return step.future.result(left(step.until))
+    assert type(step) is Awaited
+    if step.otherwise is None:
+        raise ConfigError("network.transport is for event loops only", hint="Load it by load_async")
+    return started(step.otherwise).result(left(step.until))
 
 
 def wait_ready(step: Ready) -> int:

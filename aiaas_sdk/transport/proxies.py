@@ -1,4 +1,4 @@
-"""Which proxy leads to an origin, by the environment.
+"""Which proxy leads to an origin: the one that `Network.proxy` names, else that of the environment.
 
 `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, each also in lower case, which wins, as in curl and
 urllib. On Windows and macOS the system's settings count where no variable does.
@@ -14,9 +14,10 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
 from aiaas_sdk.errors import ConfigError
+from aiaas_sdk.records.network import Network
 from aiaas_sdk.transport.origin import Origin
 
-__all__ = ["Proxy", "bypassed", "proxy_for"]
+__all__ = ["Proxy", "bypassed", "named", "proxy_for"]
 
 SCHEMES = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
@@ -30,12 +31,23 @@ class Proxy:
     url: str = field(repr=False)
 
 
-def proxy_for(origin: Origin) -> Proxy | None:
+def proxy_for(origin: Origin, network: Network) -> Proxy | None:
     """The proxy for requests to an origin; None where they go straight there.
 
     Raises:
-        ConfigError: the variable holds no address of a proxy. The address isn't repeated.
+        ConfigError: the variable, or the network, holds no address of a proxy. The address isn't repeated.
     """
+    if network.proxy == "none" or network.unix_socket is not None:
+        return None
+    return _by_environment(origin) if network.proxy is None else named(network.proxy)
+
+
+def named(text: str) -> Proxy:
+    """The proxy of `Network.proxy`; NO_PROXY doesn't concern it."""
+    return _parsed("network.proxy", text.strip())
+
+
+def _by_environment(origin: Origin) -> Proxy | None:
     found = _chosen(origin.scheme)
     if found is None:
         return _system(origin)

@@ -10,10 +10,26 @@ connections serves all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-__all__ = ["READ", "WRITE", "Blocking", "Ready", "Step", "Steps", "blocking", "left", "ready"]
+from aiaas_sdk.transport.threads import started
+
+__all__ = [
+    "READ",
+    "WRITE",
+    "Awaited",
+    "Ready",
+    "Settled",
+    "Step",
+    "Steps",
+    "awaited",
+    "blocking",
+    "left",
+    "ready",
+    "settled",
+]
 
 T = TypeVar("T")
 
@@ -28,14 +44,25 @@ class Ready(NamedTuple):
     until: float | None
 
 
-class Blocking(NamedTuple):
-    """Until `work` has been done by a daemon thread, which is left behind when the wait fails."""
+class Settled(NamedTuple):
+    """Until a future has its result, which it gives. Who yields it knows what to do with one that came too late."""
 
-    work: Callable[[], Any]
+    future: Future[Any]
     until: float | None
 
 
-Step: TypeAlias = Ready | Blocking
+class Awaited(NamedTuple):
+    """Until a coroutine is over, which runs in the caller's event loop and is cancelled when the wait fails.
+
+    Where there is no loop `otherwise` does the same in a daemon thread; None where nothing else can.
+    """
+
+    work: Callable[[], Coroutine[Any, Any, Any]]
+    otherwise: Callable[[], Any] | None
+    until: float | None
+
+
+Step: TypeAlias = Ready | Settled | Awaited
 Steps: TypeAlias = Generator[Step, Any, T]
 
 
@@ -44,8 +71,19 @@ def ready(fd: int, want: int, until: float | None) -> Steps[int]:
     return (yield Ready(fd, want, until))  # type: ignore[no-any-return]
 
 
+def settled(future: Future[T], until: float | None) -> Steps[T]:
+    return (yield Settled(future, until))  # type: ignore[no-any-return]
+
+
 def blocking(work: Callable[[], T], until: float | None) -> Steps[T]:
-    return (yield Blocking(work, until))  # type: ignore[no-any-return]
+    """Work for a daemon thread, which is left behind when the wait fails."""
+    return (yield Settled(started(work), until))  # type: ignore[no-any-return]
+
+
+def awaited(
+    work: Callable[[], Coroutine[Any, Any, T]], otherwise: Callable[[], T] | None, until: float | None
+) -> Steps[T]:
+    return (yield Awaited(work, otherwise, until))  # type: ignore[no-any-return]
 
 
 def left(until: float | None) -> float | None:

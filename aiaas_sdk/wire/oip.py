@@ -495,7 +495,8 @@ def _parted(headers: Mapping[str, str], body: Buffer) -> tuple[Buffer, memoryvie
 
 def _parsed(head: Buffer) -> Any:
     try:
-        return from_json(bytes(head) if isinstance(head, memoryview) else head)
+        # uncached: no two ids are alike, and the cache would keep 16,384 of them
+        return from_json(bytes(head) if isinstance(head, memoryview) else head, cache_strings="none")
     except (ValueError, RecursionError) as error:
         _refuse_json(head, error)
 

@@ -21,7 +21,7 @@ METADATA = {
 
 
 class Endpoint:
-    """Doubles `x`. `behave(n)` is asked at the n-th inference (from 0): None lets it pass, else a status and headers."""
+    """Doubles `x`. `behave(n)` is asked at the n-th inference, from 0: None lets it pass, else status and headers."""
 
     def __init__(self) -> None:
         self.behave: Callable[[int], tuple[int, dict[str, str]] | None] = lambda n: None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from typing import Any
 
@@ -89,18 +90,18 @@ def test_a_try_that_is_cancelled_leaves_it_to_the_next(circuit: Circuit, clock: 
 def test_an_endpoint_that_keeps_failing_is_left_alone_for_a_while(
     endpoint: Any, load: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    endpoint.behave = lambda n: (500, {}) if n < 18 else None
+    endpoint.behave = lambda n: (500, {}) if n < 20 else None
     breaker = aiaas.Breaker(rest=0.3)
     with load(endpoint.address, retry=None, breaker=breaker) as model:
         with caplog.at_level(logging.WARNING, "aiaas_sdk"):
-            for _ in range(18):  # opening it were two, which passed
+            for _ in range(20):
                 with pytest.raises(ModelError):
                     model.predict([1.0])
         assert sum("keeps failing" in record.message for record in caplog.records) == 1
-        with pytest.raises(CircuitOpenError, match="isn't asked for 0.3 s") as caught:
+        with pytest.raises(CircuitOpenError, match=r"isn't asked for 0\.3 s") as caught:
             model.predict([1.0])
         assert caught.value.retryable
-        assert len(endpoint.seen) == 18
+        assert len(endpoint.seen) == 20
         view = model.with_options(timeout=5)  # views, and other models of the address, share it
         with pytest.raises(CircuitOpenError):
             view.predict([1.0])
@@ -137,3 +138,29 @@ def test_a_route_passes_over_an_open_one(endpoint: Any, load: Any) -> None:
         assert len(endpoint.seen) == 1
     finally:
         other.close()
+
+
+def test_a_route_passes_over_one_that_another_model_opened(endpoint: Any, load: Any) -> None:
+    endpoint.behave = lambda n: (502, {})
+    other, strict = type(endpoint)(), aiaas.Breaker(minimum=1)
+    try:
+        first = load(endpoint.address, retry=None, breaker=strict)
+        with pytest.raises(aiaas.UnavailableError):
+            first.predict([1.0])
+        with load([endpoint.address, other.address], retry=None, breaker=strict) as model:
+            assert model.predict([1.0]).array.tolist() == [2.0]
+        first.close()
+        assert len(endpoint.seen) == 1
+    finally:
+        other.close()
+
+
+def test_waiting_for_a_server_does_not_open_it(load: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    model = load(f"http://127.0.0.1:{port}/v2/models/m", breaker=aiaas.Breaker(minimum=1))
+    with pytest.raises(aiaas.ModelNotReadyError):
+        model.wait_ready(0.5)
+    with pytest.raises(aiaas.ConnectError):
+        model.predict([1.0])
+    model.close()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import aiaas_sdk as aiaas
-from aiaas_sdk.errors import ConnectError, RateLimitedError, UnavailableError
+from aiaas_sdk.errors import RateLimitedError, UnavailableError
 from aiaas_sdk.policies.tokens import FULL, tokens_of
 from aiaas_sdk.transport.origin import origin_of
 
@@ -129,3 +129,18 @@ def test_loading_longer_than_the_deadline_fails_with_what_the_peer_said(endpoint
     with pytest.raises(UnavailableError), load(endpoint.address, timeout=1) as model:
         model.predict([1.0])
     assert time.monotonic() - begun < 1.3
+
+
+def test_further_statuses_may_be_tried_again(endpoint: Any, load: Any) -> None:
+    endpoint.behave = lambda n: (500, {}) if n == 0 else None
+    with load(endpoint.address, retry=aiaas.Retry(wait=0.0, statuses=(500,))) as model:
+        assert model.predict([1.0]).attempts == 2
+
+
+def test_a_deadline_that_ends_within_an_attempt_says_what_was_waited_for(endpoint: Any, load: Any) -> None:
+    endpoint.behave = lambda n: time.sleep(1)
+    tokens = tokens_of(origin_of(endpoint.address))
+    with load(endpoint.address, timeout=0.3) as model:
+        with pytest.raises(aiaas.DeadlineExceededError, match="no whole answer"):
+            model.predict([1.0])
+        assert tokens.left == FULL

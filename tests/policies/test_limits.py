@@ -26,7 +26,7 @@ def pass_through(gate: Gate, seconds: float) -> Flow[None]:
 
 
 def free(gate: Gate) -> int:
-    return gate._free  # noqa: SLF001
+    return gate._free
 
 
 def test_threads_and_loops_share_the_places_of_a_gate() -> None:

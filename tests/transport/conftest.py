@@ -19,13 +19,19 @@ Answer = Callable[[socket.socket], None]
 
 
 class Server:
-    """Runs `answer(connection)` in a thread of its own for each connection, at most 200. `seen` counts them."""
+    """Runs `answer(connection)` in a thread of its own for each connection, at most 10,000. `seen` counts them,
+    `open` those that are open, and `peak` is how many were open at once."""
 
-    def __init__(self, answer: Answer, context: ssl.SSLContext | None) -> None:
-        self.seen = 0
-        self._answer, self._context = answer, context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+    def __init__(self, answer: Answer, context: ssl.SSLContext | None, path: str | None = None) -> None:
+        self.seen = self.open = self.peak = 0
+        self._answer, self._context, self._guard = answer, context, threading.Lock()
+        if path is None:
+            self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+            self.port: int = self._listener.getsockname()[1]
+        else:
+            self._listener, self.port = socket.socket(socket.AF_UNIX), 9
+            self._listener.bind(path)
+            self._listener.listen(128)
         threading.Thread(target=self._loop, daemon=True).start()
 
     @property
@@ -33,12 +39,15 @@ class Server:
         return f"{'https' if self._context else 'http'}://127.0.0.1:{self.port}/"
 
     def _loop(self) -> None:
-        for _ in range(200):
+        for _ in range(10_000):
             try:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            self.seen += 1
+            with self._guard:
+                self.seen += 1
+                self.open += 1
+                self.peak = max(self.peak, self.open)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -52,6 +61,9 @@ class Server:
                     self._answer(secured)
             except OSError:
                 return
+            finally:
+                with self._guard:
+                    self.open -= 1
 
     def close(self) -> None:
         self._listener.close()
@@ -61,8 +73,8 @@ class Server:
 def server() -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
 
-    def start(answer: Answer, context: ssl.SSLContext | None = None) -> Server:
-        servers.append(Server(answer, context))
+    def start(answer: Answer, context: ssl.SSLContext | None = None, path: str | None = None) -> Server:
+        servers.append(Server(answer, context, path))
         return servers[-1]
 
     yield start
@@ -80,22 +92,22 @@ class Face:
     """A sender with plain methods. `within` seconds bound each step."""
 
     def __init__(self, sender: Any, wait: Callable[[Any], Any]) -> None:
-        self.sender, self._wait = sender, wait
+        self.sender, self.wait = sender, wait
 
     def __call__(self, request: Request, within: float = 5.0) -> Reply:
-        return self._wait(self.sender.send(request, time.monotonic() + within))  # type: ignore[no-any-return]
+        return self.wait(self.sender.send(request, time.monotonic() + within))  # type: ignore[no-any-return]
 
     def forever(self, request: Request) -> Reply:
-        return self._wait(self.sender.send(request, None))  # type: ignore[no-any-return]
+        return self.wait(self.sender.send(request, None))  # type: ignore[no-any-return]
 
     def open(self, request: Request, within: float = 5.0) -> Reply:
-        return self._wait(self.sender.open(request, time.monotonic() + within))  # type: ignore[no-any-return]
+        return self.wait(self.sender.open(request, time.monotonic() + within))  # type: ignore[no-any-return]
 
     def read(self, reply: Reply, within: float = 5.0) -> bytes:
-        return bytes(self._wait(self.sender.read(reply, time.monotonic() + within)))
+        return bytes(self.wait(self.sender.read(reply, time.monotonic() + within)))
 
     def release(self, reply: Reply) -> None:
-        self._wait(self.sender.release(reply))
+        self.wait(self.sender.release(reply))
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
+import random
 import socket
 import subprocess
 import sys
@@ -40,6 +40,7 @@ def test_one_connection_serves_one_request_after_another(server: Any, send: Any,
 
 
 def test_a_connection_that_the_peer_closed_is_replaced_silently(serve: Any, send: Any, replying: Any) -> None:
+    """N07."""
     url = serve(replying(OK))
     for _ in range(5):
         assert bytes(send(Request("POST", url, {}, (b"x",), idempotent=False)).body) == b"ok"
@@ -50,6 +51,7 @@ def test_a_connection_that_the_peer_closed_is_replaced_silently(serve: Any, send
 def test_a_kept_connection_that_ends_under_the_request_is_replaced_once_if_that_is_safe(
     server: Any, send: Any, taken: Any, idempotent: bool
 ) -> None:
+    """N07."""
     requests = []
 
     def answer(connection: socket.socket) -> None:
@@ -69,7 +71,69 @@ def test_a_kept_connection_that_ends_under_the_request_is_replaced_once_if_that_
         assert (one.seen, len(requests)) == (1, 2)
 
 
+@pytest.mark.parametrize("pause", [0.04, 0.03], ids=["after", "about"])
+def test_r09_idle_connections_that_the_peer_closes_fail_no_call(
+    server: Any, send: Any, taken: Any, pause: float
+) -> None:
+    """R09: fifty calls, each after, or just about when, the peer closes its connection without having said so."""
+
+    def answer(connection: socket.socket) -> None:
+        taken(connection)
+        connection.sendall(OK)
+        time.sleep(0.03)
+
+    one, chance = server(answer), random.Random(9)
+    for _ in range(50):
+        assert bytes(send(Request("POST", one.url, {}, (b"x",))).body) == b"ok"
+        time.sleep(pause + chance.uniform(-0.001, 0.001))
+    assert one.seen >= 40
+
+
+def test_n12_a_redirect_is_not_followed(server: Any, send: Any, taken: Any) -> None:
+    """N12: it comes back as it is; nothing is sent to where it points, least of all a key."""
+    elsewhere = server(lambda connection: connection.recv(65536) and None)
+    asked: list[bytes] = []
+
+    def answer(connection: socket.socket) -> None:
+        while request := taken(connection):
+            asked.append(request)
+            head = b"HTTP/1.1 307 Temporary Redirect\r\nlocation: %s\r\ncontent-length: 0\r\n\r\n"
+            connection.sendall(head % elsewhere.url.encode())
+
+    reply = send(Request("POST", server(answer).url, {"authorization": "Bearer k"}, (b"x",)))
+    assert (reply.status, reply.headers["location"]) == (307, elsewhere.url)
+    assert (len(asked), elsewhere.seen) == (1, 0)
+
+
+def test_n15_cookies_are_neither_kept_nor_sent(server: Any, send: Any, taken: Any) -> None:
+    asked: list[bytes] = []
+
+    def answer(connection: socket.socket) -> None:
+        while request := taken(connection):
+            asked.append(request.lower())
+            connection.sendall(b"HTTP/1.1 200 OK\r\nset-cookie: a=b\r\ncontent-length: 0\r\n\r\n")
+
+    one = server(answer)
+    for _ in range(3):
+        assert send(Request("GET", one.url)).headers["set-cookie"] == "a=b"
+    assert len(asked) == 3
+    assert not any(b"cookie" in request for request in asked)
+
+
+def test_the_plain_and_the_awaited_face_share_their_connections(server: Any, answering: Any) -> None:
+    one, sender = server(answering(OK)), HttpSender()
+    for _ in range(3):
+        sender.send(Request("GET", one.url), time.monotonic() + 5)
+        assert asyncio.run(fetch(sender.awaited, one.url)) == b"ok"
+    assert one.seen == 1
+    sender.close()
+    assert asyncio.run(fetch(sender.awaited, one.url)) == b"ok"
+    time.sleep(0.05)
+    assert one.open == 0
+
+
 def test_a_new_connection_that_ends_is_not_replaced(server: Any, send: Any) -> None:
+    """N08."""
     one = server(lambda connection: connection.recv(65536) and None)
     with pytest.raises(ConnectionLostError):
         send(Request("GET", one.url))
@@ -85,6 +149,7 @@ def test_a_connection_on_which_too_much_came_is_not_used_again(server: Any, send
 
 
 def test_a_connection_that_missed_its_deadline_is_not_used_again(server: Any, send: Any, answering: Any) -> None:
+    """N10."""
     one = server(answering(OK, pause=0.2))
     with pytest.raises(DeadlineExceededError):
         send(Request("GET", one.url), 0.1)
@@ -127,6 +192,7 @@ def test_only_so_many_are_kept_and_the_last_one_in_is_the_first_out(monkeypatch:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_makes_its_own_connections(server: Any, answering: Any) -> None:
+    """X03."""
     one, sender = server(answering(OK)), HttpSender()
     sender.send(Request("GET", one.url), time.monotonic() + 5)
     child = os.fork()
@@ -143,6 +209,8 @@ def test_a_forked_child_makes_its_own_connections(server: Any, answering: Any) -
 
 
 def test_many_threads_get_their_own_answers(server: Any, taken: Any) -> None:
+    """X04."""
+
     def answer(connection: socket.socket) -> None:
         while request := taken(connection):
             word = request.rpartition(b"\r\n")[2]
@@ -167,19 +235,8 @@ def test_many_threads_get_their_own_answers(server: Any, taken: Any) -> None:
     sender.close()
 
 
-def test_ctrl_c_comes_through_at_once_and_the_sender_works_on(server: Any, answering: Any) -> None:
-    silent, one, sender = server(lambda connection: time.sleep(2)), server(answering(OK)), HttpSender()
-    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-    begun = time.monotonic()
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        sender.send(Request("GET", silent.url), None)
-    assert time.monotonic() - begun < 0.5
-    assert bytes(sender.send(Request("GET", one.url), time.monotonic() + 5).body) == b"ok"
-    sender.close()
-
-
 def test_a_process_that_just_ends_ends_quietly(server: Any, answering: Any) -> None:
+    """X05."""
     program = f"""
 import asyncio, time
 from aiaas_sdk.flow import Request
@@ -211,6 +268,7 @@ def _half(connection: socket.socket) -> None:
 
 # ---------------------------------------------------------------- event loops
 def test_one_loop_after_another_uses_the_same_connection(server: Any, answering: Any) -> None:
+    """X04."""
     one, sender = server(answering(OK)), AsyncHttpSender()
     for _ in range(5):
         assert asyncio.run(fetch(sender, one.url)) == b"ok"
@@ -219,6 +277,7 @@ def test_one_loop_after_another_uses_the_same_connection(server: Any, answering:
 
 
 def test_loops_of_several_threads_share_a_sender(server: Any, answering: Any) -> None:
+    """X04."""
     one, sender, got = server(answering(OK)), AsyncHttpSender(), []
 
     async def several() -> None:
@@ -276,48 +335,6 @@ def test_close_comes_from_a_loop_or_from_outside_and_twice(serve: Any, answering
         assert await fetch(sender, url) == b"ok"  # what is under way ends well
 
     asyncio.run(use())
-    sender.close()
-
-
-# ---------------------------------------------------------------- cancelled
-@pytest.mark.parametrize("stage", ["silent", "half a body", "sending", "resolving"])
-def test_a_cancelled_call_comes_back_at_once_and_hangs_up(server: Any, monkeypatch: Any, stage: str) -> None:
-    gone = threading.Event()
-
-    def answer(connection: socket.socket) -> None:
-        if stage == "sending":
-            time.sleep(0.5)
-            while connection.recv(1 << 20):
-                pass
-        else:
-            connection.recv(65536)
-            if stage == "half a body":
-                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
-            connection.recv(65536)
-        gone.set()
-
-    one, sender = server(answer), AsyncHttpSender()
-    url = one.url.replace("127.0.0.1", "localhost") if stage == "resolving" else one.url
-    if stage == "resolving":
-        real = socket.getaddrinfo
-        slow = lambda *args, **options: (options.get("flags") or time.sleep(0.6), real(*args, **options))[1]  # noqa: E731
-        monkeypatch.setattr(socket, "getaddrinfo", slow)
-        gone.set()
-    body = (memoryview(bytes(1 << 26)),) if stage == "sending" else ()
-
-    async def use() -> None:
-        task = asyncio.create_task(sender.send(Request("POST", url, {}, body), None))
-        await asyncio.sleep(0.2)
-        task.cancel()
-        await asyncio.sleep(0)
-        task.cancel()
-        begun = time.monotonic()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert time.monotonic() - begun < 0.1
-
-    asyncio.run(use())
-    assert gone.wait(1.5)
     sender.close()
 
 

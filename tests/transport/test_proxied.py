@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -15,10 +16,18 @@ from typing import Any
 
 import pytest
 
-from aiaas_sdk.errors import ConfigError, ConnectError, ConnectionLostError, DeadlineExceededError, ProtocolError
+from aiaas_sdk.errors import (
+    ConfigError,
+    ConnectError,
+    ConnectionLostError,
+    DeadlineExceededError,
+    ProtocolError,
+    TLSError,
+)
 from aiaas_sdk.flow import Request
+from aiaas_sdk.records.network import Network
 from aiaas_sdk.transport import AsyncHttpSender
-from tests.transport.test_tls import certificate, serving
+from tests.transport.test_tls import asking, certificate, serving
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 LENGTH = "inference-header-content-length"
@@ -211,6 +220,47 @@ def test_no_proxy_is_honoured(server: Any, send: Any, answering: Any, monkeypatc
     assert send(Request("GET", server(answering(OK)).url)).status == 200
 
 
+def test_a_networks_proxy_is_used_whatever_the_environment_says(
+    place: Any, server: Any, send: Any, answering: Any, monkeypatch: Any
+) -> None:
+    proxy, one = Proxy(server), place(answering(OK))
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    network = Network(proxy=proxy.url.replace("//", "//user:secret@"))
+    for _ in range(2):
+        assert bytes(send(Request("GET", one.url, network=network)).body) == b"ok"
+    assert len(proxy.heads) == one.seen == 1
+    assert b"proxy-authorization: basic" in proxy.heads[0].lower()
+
+
+def test_a_network_may_say_that_there_is_none(server: Any, send: Any, answering: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    assert send(Request("GET", server(answering(OK)).url, network=Network(proxy="none"))).status == 200
+
+
+def test_a_networks_proxy_that_is_not_there_is_named_without_its_password(send: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    network = Network(proxy=f"http://user:secret@127.0.0.1:{port}")
+    with pytest.raises(ConnectError, match=rf"through the proxy 127\.0\.0\.1:{port} \(network\.proxy\)") as caught:
+        send(Request("GET", "http://127.0.0.2:9/", network=network))
+    assert "secret" not in str(caught.value)
+
+
+def test_r79_a_private_authority_and_a_client_certificate_hold_behind_a_proxy_too(
+    server: Any, send: Any, answering: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "client").mkdir()
+    file, client = certificate(tmp_path), certificate(tmp_path / "client")
+    one = server(answering(OK), asking(file, client, ssl.TLSVersion.TLSv1_3))
+    proxy = Proxy(server).url
+    assert send(Request("GET", one.url, network=Network(ca=file, certificate=client, proxy=proxy))).status == 200
+    for network in (Network(proxy=proxy), Network(ca=file, proxy=proxy)):
+        with pytest.raises(TLSError) as caught:
+            send(Request("GET", one.url, network=network))
+        assert not caught.value.retryable
+
+
 def test_socks_without_its_package_says_what_to_install(send: Any, monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "socksio", None)
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
@@ -223,6 +273,7 @@ def test_httpx_is_imported_only_where_there_is_a_proxy(server: Any, answering: A
     program = f"""
 import sys, time
 from aiaas_sdk.flow import Request
+from aiaas_sdk.records.network import Network
 from aiaas_sdk.transport import HttpSender
 sender = HttpSender()
 assert sender.send(Request("GET", {url!r}), time.monotonic() + 5).status == 200

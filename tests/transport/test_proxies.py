@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from aiaas_sdk.errors import ConfigError
+from aiaas_sdk.records.network import Network
 from aiaas_sdk.transport.origin import origin_of
 from aiaas_sdk.transport.proxies import bypassed, proxy_for
 
@@ -37,7 +38,7 @@ def test_the_environment_names_the_proxy(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    proxy = proxy_for(origin_of(url))
+    proxy = proxy_for(origin_of(url), Network())
     assert (None if proxy is None else (proxy.where, proxy.variable)) == expected
     assert "secret" not in repr(proxy)
 
@@ -57,7 +58,7 @@ def test_the_environment_names_the_proxy(
 def test_an_address_that_is_none_is_refused_by_the_variables_name_only(monkeypatch: Any, text: str) -> None:
     monkeypatch.setenv("HTTPS_PROXY", text)
     with pytest.raises(ConfigError, match="HTTPS_PROXY") as caught:
-        proxy_for(origin_of("https://a/"))
+        proxy_for(origin_of("https://a/"), Network())
     assert "secret" not in str(caught.value)
 
 

@@ -57,17 +57,21 @@ def test_a_large_answer_is_received_whole_and_in_one_buffer(serve: Any, send: An
 
 @pytest.mark.parametrize("cut", [b"", b"HTTP/1.1 200", OK[:-1], OK[:-2]])
 def test_an_answer_that_stops_too_early_is_a_lost_connection(serve: Any, send: Any, replying: Any, cut: bytes) -> None:
+    """N09."""
     with pytest.raises(ConnectionLostError):
         send(Request("GET", serve(replying(cut))))
 
 
 def test_a_chunked_answer_without_its_last_chunk_is_a_lost_connection(serve: Any, send: Any, replying: Any) -> None:
+    """N09."""
     head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n"
     with pytest.raises(ConnectionLostError):
         send(Request("GET", serve(replying(head))))
 
 
 def test_a_reset_after_the_request_is_a_lost_connection(serve: Any, send: Any) -> None:
+    """N08."""
+
     def answer(connection: socket.socket) -> None:
         connection.recv(65536)
         hang_up_hard(connection)
@@ -90,12 +94,15 @@ def test_a_reset_after_the_request_is_a_lost_connection(serve: Any, send: Any) -
     ids=["ssh", "tls", "huge", "negative", "gzip", "long-header", "many-headers"],
 )
 def test_an_answer_that_is_none_is_a_protocol_error(serve: Any, send: Any, replying: Any, answer: bytes) -> None:
+    """N05, N13, N14, N15."""
     with pytest.raises(ProtocolError):
         send(Request("GET", serve(replying(answer))))
 
 
 @pytest.mark.parametrize("ends", [True, False])
 def test_half_of_a_large_body_is_no_answer(serve: Any, send: Any, ends: bool) -> None:
+    """N09, N10."""
+
     def answer(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 8000000\r\n\r\n" + bytes(3_000_000))
@@ -110,6 +117,7 @@ def test_half_of_a_large_body_is_no_answer(serve: Any, send: Any, ends: bool) ->
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_taken_as_the_body_comes_not_as_it_is_announced(serve: Any, send: Any, replying: Any) -> None:
+    """N13."""
     before = resident()
     seen: list[float] = []
 
@@ -195,6 +203,7 @@ def test_an_address_of_another_kind_is_refused_without_repeating_it(send: Any, u
 
 # ---------------------------------------------------------------- the deadline
 def test_a_peer_that_drips_cannot_outlive_the_deadline(serve: Any, send: Any, replying: Any) -> None:
+    """N11."""
     url = serve(replying(*[OK[i : i + 1] for i in range(len(OK))], pause=0.1))
     begun = time.monotonic()
     with pytest.raises(DeadlineExceededError):
@@ -203,6 +212,7 @@ def test_a_peer_that_drips_cannot_outlive_the_deadline(serve: Any, send: Any, re
 
 
 def test_a_peer_that_does_not_read_cannot_outlive_the_deadline(serve: Any, send: Any) -> None:
+    """N10."""
     begun = time.monotonic()
     with pytest.raises(DeadlineExceededError):
         send(Request("POST", serve(lambda connection: time.sleep(2)), {}, (memoryview(bytes(1 << 26)),)), 0.4)
@@ -210,6 +220,7 @@ def test_a_peer_that_does_not_read_cannot_outlive_the_deadline(serve: Any, send:
 
 
 def test_a_peer_that_accepts_and_says_nothing_is_left_on_time(serve: Any, send: Any) -> None:
+    """N10."""
     begun = time.monotonic()
     with pytest.raises(DeadlineExceededError, match="no whole answer"):
         send(Request("GET", serve(lambda connection: time.sleep(1))), 0.3)
@@ -218,6 +229,7 @@ def test_a_peer_that_accepts_and_says_nothing_is_left_on_time(serve: Any, send: 
 
 # ---------------------------------------------------------------- reaching the peer
 def test_nobody_listening_is_a_connect_error(send: Any) -> None:
+    """N02."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(ConnectError, match=f"127.0.0.1:{port}") as caught:
@@ -226,11 +238,13 @@ def test_nobody_listening_is_a_connect_error(send: Any) -> None:
 
 
 def test_a_name_that_does_not_resolve_is_a_connect_error_that_says_the_name(send: Any) -> None:
+    """N01."""
     with pytest.raises(ConnectError, match=r"nowhere\.invalid"):
         send(Request("GET", "http://nowhere.invalid/"))
 
 
 def test_a_slow_resolver_cannot_outlive_the_deadline(send: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """N01."""
     real = socket.getaddrinfo
 
     def slow(host: str, *args: Any, **options: Any) -> Any:
@@ -261,6 +275,7 @@ def test_every_address_of_a_name_is_tried(server: Any, send: Any, replying: Any,
 
 
 def test_a_full_accept_queue_ends_with_the_deadline(send: Any) -> None:
+    """N03."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         crowd = [socket.socket() for _ in range(4)]
         for one in crowd:
@@ -276,6 +291,7 @@ def test_a_full_accept_queue_ends_with_the_deadline(send: Any) -> None:
 
 
 def test_a_connection_takes_five_seconds_at_most_also_without_a_deadline(send: Any, monkeypatch: Any) -> None:
+    """N03."""
     monkeypatch.setattr("aiaas_sdk.transport.connecting.CONNECT_LIMIT", 0.3)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         crowd = [socket.socket() for _ in range(4)]

@@ -18,7 +18,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from aiaas_sdk.errors import ConfigError, ConnectError, DeadlineExceededError, ProtocolError, TLSError
 from aiaas_sdk.flow import Request
+from aiaas_sdk.records.network import Network
 from aiaas_sdk.transport import tls
+from aiaas_sdk.transport.answer import Answer
+from aiaas_sdk.transport.connecting import connect
+from aiaas_sdk.transport.message import Message
+from aiaas_sdk.transport.origin import origin_of
+from aiaas_sdk.transport.plain import perform
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -66,6 +72,7 @@ def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
 def test_a_private_authority_is_trusted_through_ssl_cert_file(
     server: Any, send: Any, answering: Any, trusted: Any
 ) -> None:
+    """R79."""
     one = server(answering(OK), trusted)
     for _ in range(3):
         assert bytes(send(Request("GET", one.url)).body) == b"ok"
@@ -113,6 +120,7 @@ def test_a_bad_certificate_is_a_tls_error_in_words_after_one_hello(
     trust: bool,
     reason: str,
 ) -> None:
+    """N04, R79."""
     file = certificate(tmp_path, host, days)
     if trust:
         monkeypatch.setenv("SSL_CERT_FILE", str(file))
@@ -124,12 +132,14 @@ def test_a_bad_certificate_is_a_tls_error_in_words_after_one_hello(
 
 
 def test_plain_http_on_a_tls_port_is_no_answer(server: Any, send: Any, answering: Any, trusted: Any) -> None:
+    """N05."""
     one = server(answering(OK), trusted)
     with pytest.raises((ProtocolError, ConnectionError)):
         send(Request("GET", one.url.replace("https", "http")))
 
 
 def test_tls_on_a_plain_port_is_a_tls_error(server: Any, send: Any, replying: Any) -> None:
+    """N05."""
     one = server(replying(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
     with pytest.raises(TLSError, match=r"wrong version number|record layer"):
         send(Request("GET", one.url.replace("http", "https")))
@@ -143,6 +153,8 @@ def test_a_peer_that_hangs_up_in_the_handshake_may_be_asked_again(server: Any, s
 
 
 def test_a_dripping_handshake_is_left_on_time(server: Any, send: Any) -> None:
+    """N11."""
+
     def drip(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(b"\x16\x03\x03\x40\x00")  # a record of 16 KiB
@@ -156,14 +168,137 @@ def test_a_dripping_handshake_is_left_on_time(server: Any, send: Any) -> None:
     assert time.monotonic() - begun < 0.65
 
 
+# ---------------------------------------------------------------- a network's own files
+def parts(file: Path) -> tuple[Path, Path]:
+    """The certificate and the key of one file as two."""
+    key, mark, made = file.read_text().partition("-----BEGIN CERT")
+    both = file.with_suffix(".crt"), file.with_suffix(".key")
+    both[0].write_text(mark + made)
+    both[1].write_text(key)
+    return both
+
+
+def asking(file: Path, clients: Path, version: ssl.TLSVersion) -> ssl.SSLContext:
+    """The context of a server that wants its clients to be those whose certificate is in `clients`."""
+    context = serving(file)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(clients)
+    context.maximum_version = version
+    return context
+
+
+def test_r79_a_networks_authority_is_trusted_instead_of_all_others(
+    server: Any, send: Any, answering: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    (tmp_path / "other").mkdir()
+    file, other = certificate(tmp_path), certificate(tmp_path / "other")
+    monkeypatch.setenv("SSL_CERT_FILE", str(other))
+    own, others = server(answering(OK), serving(file)), server(answering(OK), serving(other))
+    network = Network(ca=file)
+    for _ in range(3):
+        assert bytes(send(Request("GET", own.url, network=network)).body) == b"ok"
+    assert own.seen == 1
+    with pytest.raises(TLSError, match="self-signed"):
+        send(Request("GET", others.url, network=network))
+    assert send(Request("GET", others.url)).status == 200
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("apart", [True, False])
+def test_r79_a_client_certificate_is_shown(
+    server: Any, send: Any, answering: Any, tmp_path: Path, version: Any, apart: bool
+) -> None:
+    (tmp_path / "client").mkdir()
+    file, client = certificate(tmp_path), certificate(tmp_path / "client")
+    one = server(answering(OK), asking(file, client, version))
+    made, key = parts(client) if apart else (client, None)
+    network = Network(ca=file, certificate=made, key=key)
+    assert bytes(send(Request("GET", one.url, network=network)).body) == b"ok"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("shown", [True, False])
+def test_r79_a_client_certificate_that_is_missing_or_unknown_is_a_tls_error(
+    server: Any, send: Any, answering: Any, tmp_path: Path, version: Any, shown: bool
+) -> None:
+    """With TLS 1.3 the server says no only after the client has begun to send."""
+    for name in ("client", "other"):
+        (tmp_path / name).mkdir()
+    file, client = certificate(tmp_path), certificate(tmp_path / "client")
+    one = server(answering(OK), asking(file, client, version))
+    network = Network(ca=file, certificate=certificate(tmp_path / "other") if shown else None)
+    with pytest.raises(TLSError) as caught:
+        send(Request("GET", one.url, network=network))
+    assert not caught.value.retryable
+    if version == ssl.TLSVersion.TLSv1_3 or shown:
+        assert "client certificate" in str(caught.value)
+    assert one.seen == 1
+
+
+def test_r79_a_server_that_hung_up_before_anything_was_sent_is_still_heard(
+    server: Any, answering: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "client").mkdir()
+    file, client = certificate(tmp_path), certificate(tmp_path / "client")
+    one = server(answering(OK), asking(file, client, ssl.TLSVersion.TLSv1_3))
+    request, until = Request("GET", one.url), time.monotonic() + 5
+    link = perform(connect(origin_of(one.url), Network(ca=file), until))
+    time.sleep(0.2)
+    with pytest.raises(ssl.SSLError) as caught:
+        perform(link.start(Message(request), Answer(request, whole=True), until))
+    assert "CERTIFICATE_REQUIRED" in str(caught.value.reason)
+    link.close()
+
+
 # ---------------------------------------------------------------- the context
 def test_the_context_is_made_once_and_again_when_the_file_changes(tmp_path: Path, monkeypatch: Any) -> None:
+    """R78."""
     file = certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     first = tls.context()
     assert tls.context() is first
     file.write_bytes(file.read_bytes() + b"\n")
     assert tls.context() is not first
+
+
+def test_r78_networks_with_the_same_files_share_a_context_until_one_changes(tmp_path: Path) -> None:
+    file = certificate(tmp_path)
+    made, key = parts(file)
+    network = Network(ca=file, certificate=made, key=key)
+    first = tls.context(network)
+    assert tls.context(Network(ca=file, certificate=made, key=key, connections=3)) is first
+    assert tls.context(Network(ca=file)) is not first
+    assert tls.context() is not first
+    moment = time.monotonic()
+    for _ in range(500):
+        assert tls.context(network) is first
+    assert time.monotonic() - moment < 0.5
+    for changed in (file, made, key):
+        before = tls.context(network)
+        os.utime(changed, ns=(1, 1))
+        assert tls.context(network) is not before
+
+
+def test_r78_a_file_that_was_replaced_counts_from_the_next_connection_on(
+    server: Any, send: Any, answering: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "new").mkdir()
+    file, new = certificate(tmp_path), certificate(tmp_path / "new")
+    one = server(answering(OK), serving(new))
+    network = Network(ca=file)
+    with pytest.raises(TLSError):
+        send(Request("GET", one.url, network=network))
+    os.replace(new, file)
+    assert send(Request("GET", one.url, network=network)).status == 200
+    file.unlink()
+    assert send(Request("GET", one.url, network=network)).status == 200  # over the kept connection
+    with pytest.raises(ConfigError, match=r"network\.ca"):
+        send(Request("GET", one.url, network=Network(ca=file, connections=1)))
+
+
+def test_offering_http2_is_a_context_of_its_own(tmp_path: Path) -> None:
+    file = certificate(tmp_path)
+    assert tls.context(Network(ca=file)) is not tls.context(Network(ca=file, http2=True))
 
 
 @pytest.mark.parametrize("text", [None, "no certificate"])

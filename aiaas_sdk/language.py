@@ -1,0 +1,186 @@
+"""The language verbs as flows: one answer, a stream of one, answers that fit a schema, tools that are run, vectors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from aiaas_sdk.errors import AiaasError, InputError, OutputError, ProtocolError
+from aiaas_sdk.flow import Flow, run
+from aiaas_sdk.observing import watched
+from aiaas_sdk.prompts import messages_of, sampling_of, texts_of
+from aiaas_sdk.records.call import Call
+from aiaas_sdk.records.chat import Chat, Choice, Embedded, Spoken
+from aiaas_sdk.records.language import Embeddings, Generation, Message
+from aiaas_sdk.tools import Toolbox
+from aiaas_sdk.verbs import Verbs
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+__all__ = ["Language"]
+
+REPAIRS = 2
+"""How often an answer that doesn't fit its schema is asked for again."""
+GAP = 60.0
+"""Seconds that a stream may go without content, unless `gap_timeout` says otherwise."""
+
+
+class Language(Verbs):
+    """What both faces share of `generate`, `stream` and `embed`."""
+
+    # ------------------------------------------------------------ generate
+    def _generated(
+        self,
+        prompt: Any,
+        tools: Sequence[Callable[..., Any]],
+        rounds: int,
+        output: type[BaseModel] | None,
+        sampling: Mapping[str, Any],
+        deadline: float | None,
+    ) -> Flow[Any]:
+        box = Toolbox(tools)
+        if type(rounds) is not int or rounds < 0:
+            raise InputError(
+                f"rounds is {rounds!r}", hint="Give the number of times that tools may be run, 0 for never"
+            )
+        chat = self._chat(prompt, sampling, box)
+        if output is not None:
+            return self._fitting(chat, output, deadline)
+        return self._talk(chat, box, rounds, deadline)
+
+    def _chat(self, prompt: Any, sampling: Mapping[str, Any], box: Toolbox) -> Chat:
+        return Chat(
+            messages_of(prompt),
+            prompt if isinstance(prompt, str) else None,
+            sampling_of(sampling),
+            box.specs,
+            gap=self._options.get("gap_timeout", GAP),
+        )
+
+    def _talk(self, chat: Chat, box: Toolbox, rounds: int, deadline: float | None) -> Flow[Generation]:
+        """An answer; tools that it asks for are run, and it is asked again, so many times at most."""
+        for _ in range(rounds):
+            answer = yield from self._answer_of(chat, deadline)
+            if not answer.tool_calls:
+                return answer
+            said = [answer.message]
+            for wanted in answer.tool_calls:
+                said.append((yield from run(partial(box.run, wanted))))
+            chat = _continued(chat, *said)
+        return (yield from self._answer_of(chat, deadline))
+
+    def _fitting(self, chat: Chat, output: type[BaseModel], deadline: float | None) -> Flow[BaseModel]:
+        """An answer that fits the schema of `output`; one that doesn't is shown its fault and asked for again."""
+        from pydantic import ValidationError
+
+        chat = Chat(
+            chat.messages, chat.text, chat.sampling, schema=(output.__name__, output.model_json_schema()), gap=chat.gap
+        )
+        for left in range(REPAIRS, -1, -1):
+            answer = yield from self._answer_of(chat, deadline)
+            try:
+                return output.model_validate_json(_json_in(answer.text))
+            except ValidationError as error:
+                told = _told(error)
+            if not left:
+                break
+            fault = f"This doesn't fit the schema: {told}. Answer again, with the JSON document alone."
+            chat = _continued(chat, answer.message, Message("user", fault))
+        raise OutputError(
+            f"the answer doesn't fit {output.__name__} after {REPAIRS + 1} tries: {told}",
+            text=answer.text,
+            hint="Its text is in .text; a larger model or max_tokens, or a simpler schema, may help",
+        )
+
+    def _answer_of(self, chat: Chat, deadline: float | None) -> Flow[Generation]:
+        call = self._call("generate", deadline)
+        spoken: Spoken = yield from self._asking(call, chat)
+        return self._generation(call, spoken)
+
+    # ------------------------------------------------------------ stream
+    def _streamed(
+        self, prompt: Any, tools: Sequence[Callable[..., Any]], sampling: Mapping[str, Any], deadline: float | None
+    ) -> Flow[Generation]:
+        """Emits deltas; its result is the whole."""
+        call = self._call("stream", deadline)
+        chat = self._chat(prompt, sampling, Toolbox(tools))
+        if chat.sampling.get("n", 1) != 1:
+            raise InputError("a stream has one answer", hint="Use generate for n of them")
+        spoken: Spoken = yield from self._asking(call, chat)
+        return self._generation(call, spoken)
+
+    # ------------------------------------------------------------ embed
+    def _embedded(self, texts: Any, dimensions: int | None, deadline: float | None) -> Flow[Embeddings]:
+        asked = texts_of(texts)
+        if dimensions is not None and (type(dimensions) is not int or dimensions < 1):
+            raise InputError(f"dimensions is {dimensions!r}", hint="Give a whole number from 1 on")
+        call = self._call("embed", deadline)
+        found: Embedded = yield from self._asking(call, asked, dimensions)
+        if found.array.ndim != 2 or len(found.array) != len(asked):
+            raise ProtocolError(f"{len(asked)} texts were embedded as an array of shape {list(found.array.shape)}")
+        self._noted(call, len(asked), found.input_tokens, None)
+        return Embeddings(call, found.array)
+
+    # ------------------------------------------------------------ parts
+    def _asking(self, call: Call, *arguments: Any) -> Flow[Any]:
+        """The backend's answer; what it fails with says where and when; both are counted, and told to observers."""
+        begun, failed = time.perf_counter(), True
+        backend = self._engine.backend
+        try:
+            found = yield from watched(call, backend, self._engine.info, backend.start(call, *arguments))
+            failed = False
+            return found
+        except AiaasError as error:
+            raise self._located(error, call, begun) from error.__cause__
+        finally:
+            call.total = time.perf_counter() - begun
+            self._engine.count(call, failed, begun)
+
+    def _generation(self, call: Call, spoken: Spoken) -> Generation:
+        if not spoken.choices:
+            raise ProtocolError("the answer holds no choice")
+        self._noted(call, None, spoken.input_tokens, spoken.output_tokens)
+        first, *others = (_one(call, choice) for choice in spoken.choices)
+        return _one(call, spoken.choices[0], tuple(others)) if others else first
+
+    def _noted(self, call: Call, rows: int | None, input_tokens: int | None, output_tokens: int | None) -> None:
+        info = self._engine.info
+        assert info is not None
+        call.model, call.rows = call.model or info.name, rows
+        call.version = call.version or info.version
+        call.backend = call.backend or self._engine.backend.scheme
+        call.input_tokens, call.output_tokens = input_tokens, output_tokens
+
+
+def _one(call: Call, choice: Choice, others: tuple[Generation, ...] = ()) -> Generation:
+    return Generation(
+        call,
+        choice.text,
+        finish_reason=choice.finish_reason,
+        reasoning=choice.reasoning,
+        tool_calls=choice.tool_calls,
+        logprobs=choice.logprobs,
+        others=others,
+    )
+
+
+def _continued(chat: Chat, *messages: Message) -> Chat:
+    return replace(chat, messages=(*chat.messages, *messages), text=None)
+
+
+def _json_in(text: str) -> str:
+    """The JSON document in an answer: models put fences and words around it."""
+    text = text.strip()
+    if text.startswith("```"):
+        text = text.partition("\n")[2].rpartition("```")[0]
+    first, last = text.find("{"), text.rfind("}")
+    return text[first : last + 1] if 0 <= first < last else text
+
+
+def _told(error: Any) -> str:
+    """What pydantic found, without the values."""
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the document'}: {e['msg']}" for e in error.errors()[:5])

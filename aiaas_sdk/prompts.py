@@ -1,0 +1,156 @@
+"""From what a user hands to a language verb to what a backend is asked: checked, and plain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from aiaas_sdk.errors import InputError
+from aiaas_sdk.records.language import Attachment, Message, Part, ToolCall
+
+__all__ = ["NAMES", "messages_of", "sampling_of", "texts_of"]
+
+
+# ---------------------------------------------------------------- messages
+def messages_of(prompt: Any) -> tuple[Message, ...]:
+    """A prompt as messages: text is one of the user.
+
+    Raises:
+        InputError: it is neither text nor a list of messages.
+    """
+    if isinstance(prompt, str):
+        return (Message("user", prompt),)
+    if isinstance(prompt, Message | Mapping):
+        raise InputError("the prompt is one message", hint="Give a list of messages, or text")
+    if not isinstance(prompt, Sequence) or isinstance(prompt, bytes | bytearray):
+        raise InputError(f"the prompt is a {type(prompt).__name__}", hint="Give text, or a list of messages")
+    if not prompt:
+        raise InputError("the prompt is an empty list", hint="Give one message at least")
+    return tuple(_message(entry, place) for place, entry in enumerate(prompt))
+
+
+def _message(entry: Any, place: int) -> Message:
+    if isinstance(entry, Message):
+        _check_content(entry.content, place)
+        return entry
+    if not isinstance(entry, Mapping):
+        raise InputError(f"message {place} is a {type(entry).__name__}", hint='Give {"role": ..., "content": ...}')
+    unknown = sorted(set(map(str, entry)) - {"role", "content", "tool_calls", "tool_call_id", "name"})
+    if unknown:
+        raise InputError(f"message {place} has the unknown key {unknown[0]!r}")
+    if not isinstance(entry.get("role"), str):
+        raise InputError(f"message {place} has no role", hint='As in {"role": "user", "content": "..."}')
+    content = entry.get("content")
+    calls = tuple(_tool_call(call, place) for call in entry.get("tool_calls") or ())
+    if content is None and calls:
+        content = ""
+    return Message(entry["role"], _check_content(content, place), calls, entry.get("tool_call_id"), entry.get("name"))
+
+
+def _check_content(content: Any, place: int) -> str | Sequence[Part]:
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, Sequence) or isinstance(content, bytes | bytearray):
+        raise InputError(f"message {place} has content of type {type(content).__name__}", hint="Give text, or a list")
+    for part in content:
+        if not isinstance(part, str | Attachment | Mapping):
+            raise InputError(
+                f"message {place} has a part of type {type(part).__name__}", hint="Give text or aiaas.Attachment"
+            )
+        if isinstance(part, Mapping) and not isinstance(part.get("type"), str):
+            raise InputError(f"message {place} has a part without a type", hint='As in {"type": "text", "text": "..."}')
+    return content
+
+
+def _tool_call(call: Any, place: int) -> ToolCall:
+    """A call as `ToolCall`, or as OpenAI has it."""
+    if isinstance(call, ToolCall):
+        return call
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise InputError(
+            f"message {place} has a tool call that is none", hint="Give aiaas.ToolCall(id, name, arguments)"
+        )
+    return ToolCall(str(call.get("id", "")), function["name"], function.get("arguments", "{}"))
+
+
+def texts_of(texts: Any) -> tuple[str, ...]:
+    """The texts to embed.
+
+    Raises:
+        InputError: there is none, or something else than text.
+    """
+    if isinstance(texts, str):
+        return (texts,)
+    if not isinstance(texts, Sequence) or isinstance(texts, bytes | bytearray):
+        raise InputError(f"embed was given a {type(texts).__name__}", hint="Give a text, or a list of texts")
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"text {place} is a {type(text).__name__}")
+    if not texts:
+        raise InputError("embed was given no text")
+    return tuple(texts)
+
+
+# ---------------------------------------------------------------- sampling
+def _number(low: float, high: float, *, above: bool = False) -> Callable[[str, Any], Any]:
+    def check(name: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            _refuse(name, value, "a number")
+        if not (low < value if above else low <= value) or value > high:
+            _refuse(name, value, f"{'above' if above else 'from'} {low:g} {'and at most' if above else 'to'} {high:g}")
+        return float(value)
+
+    return check
+
+
+def _whole(low: int, high: int) -> Callable[[str, Any], Any]:
+    def check(name: str, value: Any) -> int:
+        if type(value) is not int or not low <= value <= high:
+            _refuse(name, value, f"a whole number from {low}" + (f" to {high}" if high < 2**31 else ""))
+        return value
+
+    return check
+
+
+def _stops(name: str, value: Any) -> tuple[str, ...]:
+    stops = (value,) if isinstance(value, str) else value
+    if not isinstance(stops, Sequence) or not stops or not all(isinstance(stop, str) and stop for stop in stops):
+        _refuse(name, value, "a text, or a list of texts, none of them empty")
+    return tuple(stops)
+
+
+def _refuse(name: str, value: Any, wanted: str) -> NoReturn:
+    shown = repr(value) if isinstance(value, int | float | str) else f"a {type(value).__name__}"
+    raise InputError(f"{name} is {shown[:80]}; it is {wanted}")
+
+
+_CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
+    "temperature": _number(0, 2),
+    "top_p": _number(0, 1, above=True),
+    "top_k": _whole(1, 2**31),
+    "max_tokens": _whole(1, 2**31),
+    "stop": _stops,
+    "seed": _whole(-(2**63), 2**63),
+    "n": _whole(1, 128),
+    "logprobs": _whole(0, 20),
+}
+NAMES = tuple(_CHECKS)
+"""The options of sampling, without `timeout`."""
+
+
+def sampling_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given, checked; None is as if not given.
+
+    Raises:
+        InputError: an option is unknown, or its value can't be.
+    """
+    for name in given:
+        if name not in _CHECKS:
+            import difflib
+
+            near = difflib.get_close_matches(name, NAMES, 1)
+            hint = f"Did you mean {near[0]!r}" if near else f"There are {', '.join(NAMES)}"
+            raise InputError(f"unknown option of sampling {name!r}", hint=hint)
+    return {name: _CHECKS[name](name, value) for name, value in given.items() if value is not None}

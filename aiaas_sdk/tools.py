@@ -1,0 +1,81 @@
+"""Plain typed Python functions as tools of a language model."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from aiaas_sdk.errors import InputError
+from aiaas_sdk.records.chat import ToolSpec
+from aiaas_sdk.records.language import Message, ToolCall
+
+__all__ = ["Toolbox"]
+
+
+class Toolbox:
+    """The tools of one call. pydantic makes the schema of a function's arguments, and checks them."""
+
+    def __init__(self, tools: Sequence[Callable[..., Any]]) -> None:
+        self._tools: dict[str, Callable[..., Any]] = {}
+        specs = []
+        for tool in tools:
+            spec = _spec(tool)
+            if spec.name in self._tools:
+                raise InputError(f"two tools have the name {spec.name!r}")
+            self._tools[spec.name] = tool
+            specs.append(spec)
+        self.specs: tuple[ToolSpec, ...] = tuple(specs)
+
+    def run(self, call: ToolCall) -> Message:
+        """The tool's answer, as a message. What goes wrong in it is told to the model, which may mend it."""
+        return Message("tool", self._outcome(call), tool_call_id=call.id, name=call.name)
+
+    def _outcome(self, call: ToolCall) -> str:
+        from pydantic import ValidationError, validate_call
+
+        tool = self._tools.get(call.name)
+        if tool is None:
+            return f"error: there is no tool {call.name!r}; there are {', '.join(self._tools)}"
+        if not isinstance(call.arguments, Mapping):
+            return "error: the arguments are no JSON object"
+        try:
+            outcome = validate_call(tool)(**call.arguments)
+        except ValidationError as error:
+            told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+            return f"error: {told}"
+        except TypeError as error:
+            return f"error: {error}"
+        except Exception as error:
+            return f"error: {type(error).__name__}: {error}"
+        return outcome if isinstance(outcome, str) else _written(outcome)
+
+
+def _written(outcome: Any) -> str:
+    from pydantic_core import to_json
+
+    try:
+        return to_json(outcome, fallback=str).decode()
+    except ValueError:
+        return json.dumps(str(outcome))
+
+
+def _spec(tool: Callable[..., Any]) -> ToolSpec:
+    from pydantic import PydanticUserError, TypeAdapter
+    from pydantic.errors import PydanticInvalidForJsonSchema
+
+    name = getattr(tool, "__name__", "")
+    if not callable(tool) or not name.isidentifier():
+        raise InputError(f"a tool is a {type(tool).__name__}", hint="Give plain functions with typed parameters")
+    if inspect.iscoroutinefunction(tool):
+        raise InputError(f"the tool {name!r} is an async function", hint="Give a plain one")
+    kinds = {parameter.kind for parameter in inspect.signature(tool).parameters.values()}
+    if kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY}:
+        raise InputError(f"the tool {name!r} has parameters that can't be given by name")
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(tool)  # type: ignore[arg-type]  # it takes functions, too
+        schema = adapter.json_schema()
+    except (PydanticUserError, PydanticInvalidForJsonSchema, NameError) as error:
+        raise InputError(f"the tool {name!r} has a parameter that JSON can't hold ({type(error).__name__})") from None
+    return ToolSpec(name, inspect.getdoc(tool) or "", schema)

@@ -1,0 +1,190 @@
+"""64 tiny calls in flight on one event loop, at one real Triton: ours, tritonclient.http.aio and plain httpx.
+
+The clients run in processes of their own and take turns on one core; the server has the other. A figure is the median
+over the rounds of (theirs / ours in that round), in requests per second and in CPU time per request. httpx posts the
+same bytes and looks at nothing of the answer but its status. Needs Linux, two cores and .peers/triton
+(`scripts/peers.sh triton`).
+
+    python benchmarks/concurrent.py            # writes benchmarks/results/concurrent.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from remote import CLIENT_CORE, MODEL, PEER, ROOT, Client, triton
+
+IN_FLIGHT = 64
+CALLS = {"ours": 64 * 30, "tritonclient": 64 * 30, "httpx": 64 * 3}
+"""Calls of a turn; httpx is much slower."""
+TARGETS = {"tritonclient": 1.0}
+"""How many times its requests per second are wanted at least."""
+X = np.arange(3, dtype=np.float32)
+
+Call = Callable[[], Awaitable[Any]]
+
+
+# ---------------------------------------------------------------- the clients, each in its own process
+def ours(port: int) -> Call:
+    import aiaas_sdk as aiaas
+
+    model = aiaas.load_async(f"http://127.0.0.1:{port}/v2/models/{MODEL}")
+
+    async def call() -> Any:
+        return (await model.predict(X))["y"]
+
+    return call
+
+
+def tritonclient(port: int) -> Call:
+    import tritonclient.http.aio as client
+
+    server = client.InferenceServerClient(f"127.0.0.1:{port}")
+
+    async def call() -> Any:
+        given = client.InferInput("x", X.shape, "FP32")
+        given.set_data_from_numpy(X)
+        return (await server.infer(MODEL, [given], outputs=[client.InferRequestedOutput("y")])).as_numpy("y")
+
+    return call
+
+
+def httpx(port: int) -> Call:
+    import httpx as library
+
+    asked = {"name": "x", "shape": [3], "datatype": "FP32", "parameters": {"binary_data_size": X.nbytes}}
+    wanted = {"name": "y", "parameters": {"binary_data": True}}
+    head = json.dumps({"inputs": [asked], "outputs": [wanted]}).encode()
+    limits = library.Limits(max_connections=IN_FLIGHT, max_keepalive_connections=IN_FLIGHT)
+    client = library.AsyncClient(limits=limits, trust_env=False, timeout=60)
+    headers = {"inference-header-content-length": str(len(head)), "accept-encoding": "identity"}
+    url, body = f"http://127.0.0.1:{port}/v2/models/{MODEL}/infer", head + X.tobytes()
+
+    async def call() -> Any:
+        reply = await client.post(url, content=body, headers=headers)
+        assert reply.status_code == 200
+        return np.frombuffer(reply.content[-X.nbytes :], np.float32)
+
+    return call
+
+
+CLIENTS: dict[str, tuple[Path | str, Callable[[int], Call]]] = {
+    "ours": (sys.executable, ours),
+    "tritonclient": (PEER, tritonclient),
+    "httpx": (sys.executable, httpx),
+}
+
+
+async def serve_turns(make: Callable[[int], Call], port: int) -> None:
+    """Each line on stdin is a number of calls; what they took goes to stdout as one line of JSON."""
+    call = make(port)
+
+    async def worker(count: int) -> None:
+        for _ in range(count):
+            await call()
+
+    async def turn(count: int) -> dict[str, float]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        await asyncio.gather(*(worker(count // IN_FLIGHT) for _ in range(IN_FLIGHT)))
+        return {"wall": (time.perf_counter() - wall) / count, "cpu": (time.process_time() - cpu) / count}
+
+    assert np.array_equal(await call(), X)
+    await turn(2 * IN_FLIGHT)
+    print("ready", flush=True)
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        print(json.dumps(await turn(int(line))), flush=True)
+
+
+# ---------------------------------------------------------------- taking turns
+class Concurrent(Client):
+    """One client process, pinned to the clients' core."""
+
+    def __init__(self, name: str, port: int) -> None:
+        python, _ = CLIENTS[name]
+        self.name = name
+        self.process = subprocess.Popen(
+            [str(python), __file__, "--client", name, "--port", str(port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": "" if python == PEER else str(ROOT)},
+            preexec_fn=lambda: os.sched_setaffinity(0, {CLIENT_CORE}),
+        )
+
+    def calls(self, count: int) -> dict[str, float]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{count}\n")
+        self.process.stdin.flush()
+        return json.loads(self.answer())  # type: ignore[no-any-return]
+
+
+def compare(port: int, rounds: int) -> dict[str, Any]:
+    clients = [Concurrent(name, port) for name in CLIENTS]
+    try:
+        for client in clients:
+            assert client.answer() == "ready\n"
+        found = []
+        for number in range(rounds):
+            order = clients if number % 2 == 0 else clients[::-1]
+            found.append({client.name: client.calls(CALLS[client.name]) for client in order})
+    finally:
+        for client in clients:
+            client.end()
+    return {"rounds": rounds, "clients": {name: figures(name, found) for name in CLIENTS}}
+
+
+def figures(name: str, found: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
+    return {
+        "requests_per_second": 1 / statistics.median(turn[name]["wall"] for turn in found),
+        "cpu_us": 1e6 * statistics.median(turn[name]["cpu"] for turn in found),
+        "ours_is_times_as_quick": statistics.median(turn[name]["wall"] / turn["ours"]["wall"] for turn in found),
+        "cpu_ratio": statistics.median(turn[name]["cpu"] / turn["ours"]["cpu"] for turn in found),
+        "target": TARGETS.get(name),
+    }
+
+
+def shown(result: dict[str, Any]) -> str:
+    lines = [f"{str(IN_FLIGHT) + ' calls in flight':20}{'requests/s':>12}{'CPU, us':>9}{'ours, times':>13}{'CPU':>7}"]
+    for name, row in result["clients"].items():
+        lines.append(
+            f"{name:20}{row['requests_per_second']:>12.0f}{row['cpu_us']:>9.0f}"
+            f"{row['ours_is_times_as_quick']:>13.2f}{row['cpu_ratio']:>7.2f}"
+            + (f"   wanted at least {row['target']}" if row["target"] else "")
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "concurrent.json")
+    parser.add_argument("--client", choices=list(CLIENTS), help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.client:
+        asyncio.run(serve_turns(CLIENTS[options.client][1], options.port))
+        return
+    if not PEER.exists():
+        sys.exit("there is no .peers/triton; make it with scripts/peers.sh triton")
+    if len(os.sched_getaffinity(0)) < 2:
+        sys.exit("client and server need a core each")
+    with triton() as port:
+        result = compare(port, options.rounds)
+    print(shown(result))
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
