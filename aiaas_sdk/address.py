@@ -6,11 +6,11 @@ import os
 import re
 from dataclasses import dataclass
 from os import PathLike
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from aiaas_sdk.errors import AddressError
 
-__all__ = ["Address", "parse"]
+__all__ = ["Address", "parse", "strays"]
 
 _VERSION = re.compile(r"(.+)@(\d{1,18}|[A-Za-z][A-Za-z0-9_-]{0,63})")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
@@ -19,6 +19,10 @@ _MODEL_PATH = re.compile(r"(.*/v2/models/[^/]+)(?:/versions/([^/]+))?/?")
 _AZURE = re.compile(r"api-version=[A-Za-z0-9.-]{1,40}")
 """The only query that an address may have: Azure's, in an openai address."""
 _HIDDEN = re.compile(r"[\x00-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+LONGEST = 4096
+"""Characters of a URL's path; servers take 8 KiB of a request line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,12 @@ def _pinned(text: str) -> tuple[str, str | None]:
     return match[1], match[2]
 
 
+def strays(path: str) -> bool:
+    """Whether a path, decoded once as a server does, could lead elsewhere (RFC 3986 5.2.4; CVE-2023-2780) or is none."""
+    parts = re.split(r"[/\\]", path)
+    return "." in parts or ".." in parts or len(path) > LONGEST or _HIDDEN.search(path) is not None
+
+
 def _url(scheme: str, url: str, text: str) -> Address:
     try:
         parts = urlsplit(url)
@@ -95,8 +105,8 @@ def _url(scheme: str, url: str, text: str) -> Address:
     if not host:
         raise AddressError(f"the address {text!r} names no host")
     path, version = _pinned(parts.path)
-    if any(part == ".." for part in path.replace("%2e", ".").replace("%2E", ".").replace("%2f", "/").split("/")):
-        raise AddressError("the address leaves its path with '..'")
+    if strays(unquote(path)):
+        raise AddressError("the path of the address holds '.', '..' or control characters, or is too long")
     if found := _MODEL_PATH.fullmatch(path):
         path, version = found[1], found[2] or version
     query = f"?{parts.query}" if parts.query else ""

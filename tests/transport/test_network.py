@@ -284,5 +284,5 @@ def test_k05_a_working_folders_file_sends_nobody_elsewhere(
 
 def test_a_working_folders_file_may_say_how_many_connections(load: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "aiaas.toml").write_text("[defaults.network]\nconnections = 2")
+    (tmp_path / "aiaas.toml").write_text("[defaults.limits]\nconnections = 2")
     load("https://h/v2/models/m").close()
