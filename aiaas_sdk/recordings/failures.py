@@ -20,7 +20,7 @@ _COMMON = frozenset(vars(AiaasError("")))
 
 def encode(error: AiaasError) -> dict[str, Any]:
     """Class, message and attributes. A subclass that isn't ours is written as the nearest one that is."""
-    written = {"class": _known(type(error)).__name__, "message": _without_id(error.message, error)}
+    written = {"class": _known(type(error)), "message": _without_id(error.message, error)}
     for name in _GIVEN:
         value = getattr(error, name)
         if value is not None and value != getattr(type(error), name, None):
@@ -32,8 +32,9 @@ def encode(error: AiaasError) -> dict[str, Any]:
     return written | {name: _as_json(getattr(error, name)) for name in own}
 
 
-def _known(cls: type[BaseException]) -> type[BaseException]:
-    return next(kind for kind in cls.__mro__ if kind is getattr(errors, kind.__name__, None))
+def _known(cls: type[AiaasError]) -> str:
+    names = [kind.__name__ for kind in cls.__mro__]
+    return next(name for name, kind in zip(names, cls.__mro__, strict=True) if kind is getattr(errors, name, None))
 
 
 def _without_id(text: str, error: AiaasError) -> str:

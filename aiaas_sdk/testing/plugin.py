@@ -85,11 +85,15 @@ _WATCHED = pytest.StashKey[_Watched]()
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     watched = item.stash.get(_WATCHED, None)
-    if watched is not None and report.when == "call":
+    if watched is None:
+        return report
+    if report.when == "call":
         watched.passed = report.passed
         told = [line for detail in watched.details for line in detail()]
         if report.failed and told:
             report.sections.append(("aiaas: the first element that differs", "\n".join(told)))
+    elif report.when == "teardown":
+        del item.stash[_WATCHED]  # some plugins run a test several times
     return report
 
 
