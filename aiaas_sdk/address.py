@@ -81,7 +81,7 @@ def _pinned(text: str) -> tuple[str, str | None]:
 
 
 def strays(path: str) -> bool:
-    """Whether a path, decoded once as a server does, could lead elsewhere (RFC 3986 5.2.4; CVE-2023-2780) or is none."""
+    """Whether a path, decoded once as servers do, could lead elsewhere (RFC 3986 5.2.4; CVE-2023-2780), or is none."""
     parts = re.split(r"[/\\]", path)
     return "." in parts or ".." in parts or len(path) > LONGEST or _HIDDEN.search(path) is not None
 

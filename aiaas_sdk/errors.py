@@ -6,6 +6,7 @@
     ├── AddressError                 the address can't be understood, or holds a credential
     ├── ConfigError                  an option, aiaas.toml or an environment variable is wrong
     ├── InputError (ValueError)      what was handed in doesn't fit; nothing was sent
+    │   └── ContextLengthError       it is longer than the model's context (here, or as the peer says)
     ├── UnsupportedOperationError (NotImplementedError)   this model can't do that verb or option
     ├── ClosedError                  the model was closed
     ├── BudgetExceededError          a budget would be overrun; nothing was sent
@@ -53,6 +54,7 @@ __all__ = [
     "ConfigError",
     "ConnectError",
     "ConnectionLostError",
+    "ContextLengthError",
     "DeadlineExceededError",
     "InputError",
     "IntegrityError",
@@ -166,6 +168,10 @@ class ConfigError(AiaasError):
 
 class InputError(AiaasError, ValueError):
     """What was handed in doesn't fit the model: name, shape or dtype. Nothing was sent."""
+
+
+class ContextLengthError(InputError):
+    """The messages, with the answer that was asked for, are longer than the model's context; here, or as the peer says."""
 
 
 class UnsupportedOperationError(AiaasError, NotImplementedError):

@@ -139,13 +139,15 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Until somebody sets the future's result, which it gives. `what` says in an error what was waited for.
+    """Until somebody sets the future's result, which it gives. `what` says in an error what was waited for, and
+    `timeout` bounds the wait (s).
 
     Whoever yields it cancels the future when the wait fails, and looks whether it had been set all the same.
     """
 
     future: Future[Any]
     what: str
+    timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +194,8 @@ def run(work: Callable[[], T], executor: Executor | None = None) -> Flow[T]:
     return (yield Run(work, executor))  # type: ignore[no-any-return]
 
 
-def wait(future: Future[T], what: str) -> Flow[T]:
-    return (yield Wait(future, what))  # type: ignore[no-any-return]
+def wait(future: Future[T], what: str, timeout: float | None = None) -> Flow[T]:
+    return (yield Wait(future, what, timeout))  # type: ignore[no-any-return]
 
 
 def race(flows: Sequence[Flow[T]], delay: float) -> Flow[tuple[int, T]]:
@@ -331,8 +333,8 @@ class Stream(Generic[T]):
                 return self._sender.read(reply, _until(self._deadline, timeout))
             case Sleep(seconds):
                 return time.sleep(_pause(self._deadline, seconds))
-            case Wait(future, what):
-                until = _until(self._deadline, None)
+            case Wait(future, what, timeout):
+                until = _until(self._deadline, timeout)
                 try:
                     return future.result(None if until is None else until - time.monotonic())
                 except FutureTimeout:
@@ -429,8 +431,8 @@ class AsyncStream(Generic[T]):
                 return await self._sender.read(reply, _until(self._deadline, timeout))
             case Sleep(seconds):
                 return await asyncio.sleep(_pause(self._deadline, seconds))
-            case Wait(future, what):
-                until = _until(self._deadline, None)
+            case Wait(future, what, timeout):
+                until = _until(self._deadline, timeout)
                 # wait() and not wait_for(), which may lose a result that comes together with a cancellation
                 waiting = asyncio.wrap_future(future)
                 if not (await asyncio.wait({waiting}, timeout=None if until is None else until - time.monotonic()))[0]:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from aiaas_sdk.errors import AiaasError, InputError, OutputError, ProtocolError
+from aiaas_sdk.errors import AiaasError, InputError, ProtocolError
 from aiaas_sdk.flow import Flow, run
 from aiaas_sdk.observing import watched
+from aiaas_sdk.outputs import Output, UnfitError
 from aiaas_sdk.prompts import messages_of, sampling_of, texts_of
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.chat import Chat, Choice, Embedded, Spoken
-from aiaas_sdk.records.language import Embeddings, Generation, Message
+from aiaas_sdk.records.language import Embeddings, Generation, Message, Tool
 from aiaas_sdk.tools import Toolbox
 from aiaas_sdk.verbs import Verbs
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
 
 __all__ = ["Language"]
 
@@ -36,9 +34,9 @@ class Language(Verbs):
     def _generated(
         self,
         prompt: Any,
-        tools: Sequence[Callable[..., Any]],
+        tools: Sequence[Tool],
         rounds: int,
-        output: type[BaseModel] | None,
+        output: Any,
         sampling: Mapping[str, Any],
         deadline: float | None,
     ) -> Flow[Any]:
@@ -47,54 +45,50 @@ class Language(Verbs):
             raise InputError(
                 f"rounds is {rounds!r}", hint="Give the number of times that tools may be run, 0 for never"
             )
-        chat = self._chat(prompt, sampling, box)
-        if output is not None:
-            return self._fitting(chat, output, deadline)
-        return self._talk(chat, box, rounds, deadline)
+        if rounds:
+            box.check_runnable()
+        wanted = None if output is None else Output(output)
+        chat = self._chat(prompt, sampling, box, wanted)
+        if wanted is not None:
+            return (yield from self._fitting(chat, wanted, box, rounds, deadline))
+        return (yield from self._talk(chat, box, rounds, deadline))[1]
 
-    def _chat(self, prompt: Any, sampling: Mapping[str, Any], box: Toolbox) -> Chat:
+    def _chat(self, prompt: Any, sampling: Mapping[str, Any], box: Toolbox, wanted: Output | None) -> Chat:
         return Chat(
             messages_of(prompt),
             prompt if isinstance(prompt, str) else None,
             sampling_of(sampling),
             box.specs,
-            gap=self._options.get("gap_timeout", GAP),
+            None if wanted is None else (wanted.name, wanted.schema),
+            self._options.get("gap_timeout", GAP),
         )
 
-    def _talk(self, chat: Chat, box: Toolbox, rounds: int, deadline: float | None) -> Flow[Generation]:
-        """An answer; tools that it asks for are run, and it is asked again, so many times at most."""
+    def _talk(self, chat: Chat, box: Toolbox, rounds: int, deadline: float | None) -> Flow[tuple[Chat, Generation]]:
+        """An answer, and what it answers; tools that it asks for are run, and it is asked again, so often at most."""
         for _ in range(rounds):
             answer = yield from self._answer_of(chat, deadline)
             if not answer.tool_calls:
-                return answer
+                return chat, answer
             said = [answer.message]
             for wanted in answer.tool_calls:
                 said.append((yield from run(partial(box.run, wanted))))
             chat = _continued(chat, *said)
-        return (yield from self._answer_of(chat, deadline))
+        return chat, (yield from self._answer_of(chat, deadline))
 
-    def _fitting(self, chat: Chat, output: type[BaseModel], deadline: float | None) -> Flow[BaseModel]:
-        """An answer that fits the schema of `output`; one that doesn't is shown its fault and asked for again."""
-        from pydantic import ValidationError
-
-        chat = Chat(
-            chat.messages, chat.text, chat.sampling, schema=(output.__name__, output.model_json_schema()), gap=chat.gap
-        )
-        for left in range(REPAIRS, -1, -1):
-            answer = yield from self._answer_of(chat, deadline)
+    def _fitting(self, chat: Chat, wanted: Output, box: Toolbox, rounds: int, deadline: float | None) -> Flow[Any]:
+        """An answer that is what is wanted; one that isn't is shown its fault and asked for again."""
+        tries = 0
+        while True:
+            chat, answer = yield from self._talk(chat, box, rounds, deadline)
+            tries += 1
             try:
-                return output.model_validate_json(_json_in(answer.text))
-            except ValidationError as error:
-                told = _told(error)
-            if not left:
-                break
-            fault = f"This doesn't fit the schema: {told}. Answer again, with the JSON document alone."
-            chat = _continued(chat, answer.message, Message("user", fault))
-        raise OutputError(
-            f"the answer doesn't fit {output.__name__} after {REPAIRS + 1} tries: {told}",
-            text=answer.text,
-            hint="Its text is in .text; a larger model or max_tokens, or a simpler schema, may help",
-        )
+                return wanted.read(answer)
+            except UnfitError as error:
+                unfit = error
+            if unfit.final or tries > REPAIRS:
+                raise wanted.failed(unfit, tries)
+            fault = f"This doesn't fit the schema: {unfit.told}. Answer again, with the JSON document alone."
+            chat = _continued(chat, unfit.answer.message, Message("user", fault))
 
     def _answer_of(self, chat: Chat, deadline: float | None) -> Flow[Generation]:
         call = self._call("generate", deadline)
@@ -103,15 +97,24 @@ class Language(Verbs):
 
     # ------------------------------------------------------------ stream
     def _streamed(
-        self, prompt: Any, tools: Sequence[Callable[..., Any]], sampling: Mapping[str, Any], deadline: float | None
+        self,
+        prompt: Any,
+        tools: Sequence[Tool],
+        output: Any,
+        sampling: Mapping[str, Any],
+        deadline: float | None,
     ) -> Flow[Generation]:
         """Emits deltas; its result is the whole."""
         call = self._call("stream", deadline)
-        chat = self._chat(prompt, sampling, Toolbox(tools))
+        wanted = None if output is None else Output(output)
+        chat = self._chat(prompt, sampling, Toolbox(tools), wanted)
         if chat.sampling.get("n", 1) != 1:
             raise InputError("a stream has one answer", hint="Use generate for n of them")
         spoken: Spoken = yield from self._asking(call, chat)
-        return self._generation(call, spoken)
+        answer = self._generation(call, spoken)
+        if wanted is not None:
+            wanted.check(answer)
+        return answer
 
     # ------------------------------------------------------------ embed
     def _embedded(self, texts: Any, dimensions: int | None, deadline: float | None) -> Flow[Embeddings]:
@@ -170,17 +173,3 @@ def _one(call: Call, choice: Choice, others: tuple[Generation, ...] = ()) -> Gen
 
 def _continued(chat: Chat, *messages: Message) -> Chat:
     return replace(chat, messages=(*chat.messages, *messages), text=None)
-
-
-def _json_in(text: str) -> str:
-    """The JSON document in an answer: models put fences and words around it."""
-    text = text.strip()
-    if text.startswith("```"):
-        text = text.partition("\n")[2].rpartition("```")[0]
-    first, last = text.find("{"), text.rfind("}")
-    return text[first : last + 1] if 0 <= first < last else text
-
-
-def _told(error: Any) -> str:
-    """What pydantic found, without the values."""
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the document'}: {e['msg']}" for e in error.errors()[:5])

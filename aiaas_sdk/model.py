@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from contextvars import copy_context
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 
@@ -15,21 +13,22 @@ from aiaas_sdk.flow import AsyncStream as AsyncRunning
 from aiaas_sdk.flow import Stream as Running
 from aiaas_sdk.flow import adrive, drive
 from aiaas_sdk.language import Language
-from aiaas_sdk.mapping import Chunk, OnError, Outcome, Progress, chunks, length
+from aiaas_sdk.mapping import AwaitedChunks, Chunk, Course, OnError, Progress, chunks, length
 from aiaas_sdk.patience import NOT_YET, Patience
 from aiaas_sdk.records.arrays import Arrays
-from aiaas_sdk.records.language import Delta, Embeddings, Generation, Prompt, Sampling
+from aiaas_sdk.records.call import Call
+from aiaas_sdk.records.language import Delta, Embeddings, Generation, Prompt, Sampling, Tool
 from aiaas_sdk.records.model import ModelInfo, Stats
 from aiaas_sdk.records.options import UNSET, Options, Unset
 from aiaas_sdk.records.prediction import Prediction
 from aiaas_sdk.records.training import Explanation, Training, TrainingRun
 from aiaas_sdk.streams import AsyncTextStream, TextStream
-from aiaas_sdk.verbs import wished
-from aiaas_sdk.workers import Workers
 
 if TYPE_CHECKING:
     import torch
     from pydantic import BaseModel
+
+    from aiaas_sdk.tensors import Tensor
 
 
 __all__ = ["AsyncModel", "Model"]
@@ -100,61 +99,63 @@ class Model(Language, Generic[In, Out]):
 
         Args:
             batch_size: rows in a call; None for the option of this name, or 32, and never more than the model takes.
-            concurrency: calls in flight; None for the option of this name, or 1 here and 4 for an endpoint.
+            concurrency: calls in flight; None for the option of this name, or 1 here. For an endpoint it is then found:
+                from 4 on, between 1 and 64, more while that helps and half where the peer pushes back.
             on_error: "raise" the first error (`.row` is its index; earlier rows have been given), "return" it in
                 the row's place, or "skip" the row. When a batch fails for what one row may have caused, its rows
                 are asked one by one, and only the bad one fails.
             progress: True writes rows done, rate and time left to stderr, if that is a terminal.
-            checkpoint: not available yet.
+            checkpoint: a file that the answers are kept in. A run with the same rows, model and file gives all answers
+                again and asks only for those that aren't there, however the first one ended. Errors aren't kept.
 
         Raises:
             UnsupportedOperationError: the first axis of this model's inputs isn't rows.
+            ConfigError: the checkpoint is in use, of another model or of other rows, or can't be written.
         """
         info = self.info()
-        size, lanes = self._lanes(info, batch_size, concurrency, on_error, checkpoint)
-        batches = chunks(rows, info, size, self._encoder(info))
-        return self._mapped(batches, lanes, on_error, Progress(length(rows)) if progress else None)
+        course = self._course(info, batch_size, concurrency, on_error, checkpoint)
+        course.progress = Progress(length(rows)) if progress else None
+        return self._mapped(course, chunks(rows, info, course.limit, self._encoder()))
 
-    def _mapped(self, batches: Iterator[Chunk], lanes: int, on_error: str, progress: Progress | None) -> Iterator[Any]:
-        for outcomes in self._outcomes(batches, lanes):
-            if progress:
-                progress.add(len(outcomes))
-            yield from wished(map(self._decoded, outcomes), on_error)
-        if progress:
-            progress.close()
+    def _mapped(self, course: Course, batches: Iterator[Chunk]) -> Iterator[Any]:
+        with closing(course):
+            course.open()
+            with closing(course.answered(batches, self._ask)) as found:
+                for answers in found:
+                    yield from course.given(answers)
+            course.finish()
 
-    def _outcomes(self, batches: Iterator[Chunk], lanes: int) -> Iterator[list[Outcome]]:
-        if lanes == 1:
-            yield from map(self._answer, batches)
-            return
-        pool = Workers(lanes, "aiaas-map")
-        flying: deque[Future[list[Outcome]]] = deque()
-        try:
-            for batch in batches:
-                flying.append(pool.submit(copy_context().run, self._answer, batch))  # traces go on
-                if len(flying) == lanes:
-                    yield flying.popleft().result()
-            while flying:
-                yield flying.popleft().result()
-        finally:  # whoever stops early doesn't wait for what is in flight
-            pool.shutdown(cancel_futures=True)
-
-    def _answer(self, batch: Chunk) -> list[Outcome]:
+    def _ask(self, inputs: Mapping[str, Tensor]) -> Prediction:
         self._check_open()
         deadline = self._deadline(UNSET)
-        return drive(self._chunk(batch, deadline), self._engine.sender, deadline)
+        flow = self._predict(self._call("predict", deadline), inputs, None)
+        return drive(flow, self._engine.sender, deadline)
 
     @overload
-    def generate(
-        self, prompt: Prompt, *, tools: Sequence[Callable[..., Any]] = (), rounds: int = 0, **sampling: Unpack[Sampling]
-    ) -> Generation: ...
-    @overload
-    def generate(self, prompt: Prompt, *, output: type[Record], **sampling: Unpack[Sampling]) -> Record: ...
     def generate(
         self,
         prompt: Prompt,
         *,
-        tools: Sequence[Callable[..., Any]] = (),
+        tools: Sequence[Tool] = (),
+        rounds: int = 0,
+        output: Mapping[str, Any] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Generation: ...
+    @overload
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        tools: Sequence[Tool] = (),
+        rounds: int = 0,
+        output: type[Record],
+        **sampling: Unpack[Sampling],
+    ) -> Record: ...
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        tools: Sequence[Tool] = (),
         rounds: int = 0,
         output: Any = None,
         **sampling: Unpack[Sampling],
@@ -163,9 +164,12 @@ class Model(Language, Generic[In, Out]):
 
         Args:
             prompt: text, or messages (`Message`, or mappings as OpenAI has them).
-            tools: typed functions that the model may ask for; the calls that it asks for are in `.tool_calls`.
+            tools: typed functions that the model may ask for; the calls that it asks for are in `.tool_calls`. A tool
+                may also be a mapping as OpenAI's API has it, which can be asked for and not run.
             rounds: how often tools that it asks for are run and it is asked again; 0 leaves running them to you.
-            output: a pydantic model; the answer is one of it. An answer that doesn't fit is asked for again, twice.
+            output: a pydantic model: the answer is one of it. Or a JSON schema as a mapping: the answer's text is one
+                JSON document of the schema's type; whether it fits further is yours to check. An answer that isn't
+                that is asked for again, twice.
             sampling: see `Sampling`; what isn't given is the model's own default.
 
         Raises:
@@ -179,22 +183,28 @@ class Model(Language, Generic[In, Out]):
         return drive(flow, self._engine.sender, deadline)
 
     def stream(
-        self, prompt: Prompt, *, tools: Sequence[Callable[..., Any]] = (), **sampling: Unpack[Sampling]
+        self,
+        prompt: Prompt,
+        *,
+        tools: Sequence[Tool] = (),
+        output: type[BaseModel] | Mapping[str, Any] | None = None,
+        **sampling: Unpack[Sampling],
     ) -> TextStream:
         """Generate text piece by piece: iterate the stream for deltas, best in a `with` block.
 
         `timeout` bounds the whole, `attempt_timeout` the time to the first content, and `gap_timeout` (60 s) the time
-        between two contents. Arguments as for `generate`.
+        between two contents. Arguments as for `generate`; with `output`, the text is checked at its end.
 
         Raises (when it is iterated):
             StreamInterruptedError: it ended early; `.partial` is what had come.
+            OutputError: it has ended, and doesn't fit `output`.
         """
         self._check_open()
         deadline = self._deadline(sampling.pop("timeout", UNSET))
 
         def begin() -> Running[Delta]:
             self._opened_by(deadline)
-            return Running(self._streamed(prompt, tools, sampling, deadline), self._engine.sender, deadline)
+            return Running(self._streamed(prompt, tools, output, sampling, deadline), self._engine.sender, deadline)
 
         return TextStream(begin)
 
@@ -258,12 +268,13 @@ class Model(Language, Generic[In, Out]):
 
     def ready(self) -> bool:
         """Whether the model can serve now; opens it. An unreachable peer raises."""
-        return self._ready(self._deadline(UNSET))
+        deadline = self._deadline(UNSET)
+        return self._ready(self._call("open", deadline), self._call("ready", deadline))
 
-    def _ready(self, deadline: float | None) -> bool:
+    def _ready(self, opening: Call, call: Call) -> bool:
         self._check_open()
-        self._engine.open(self._opening, self._call("open", deadline))
-        return drive(self._engine.backend.readiness(self._call("ready", deadline)), self._engine.sender, deadline)
+        self._engine.open(self._opening, opening)
+        return drive(self._engine.backend.readiness(call), self._engine.sender, call.deadline)
 
     def wait_ready(self, timeout: float | None = None) -> None:
         """Open the model and wait until it serves, also while its server isn't there yet.
@@ -279,7 +290,8 @@ class Model(Language, Generic[In, Out]):
         while True:
             failure = None
             try:
-                if self._ready(patience.nearer(self._deadline(UNSET))):
+                deadline = patience.nearer(self._deadline(UNSET))
+                if self._ready(self._look("open", deadline), self._look("ready", deadline)):
                     return
             except NOT_YET as error:
                 failure = error
@@ -331,7 +343,7 @@ class AsyncModel(Language, Generic[In, Out]):
 
     async def map(
         self,
-        rows: Iterable[Any],
+        rows: Iterable[Any] | AsyncIterable[Any],
         *,
         batch_size: int | None = None,
         concurrency: int | None = None,
@@ -339,51 +351,54 @@ class AsyncModel(Language, Generic[In, Out]):
         progress: bool | None = None,
         checkpoint: str | PathLike[str] | None = None,
     ) -> AsyncIterator[Any]:
-        """As `Model.map`: `async for answer in model.map(rows)`."""
+        """As `Model.map`: `async for answer in model.map(rows)`. The rows may come from an async iterable too."""
         info = await self.info()
-        size, lanes = self._lanes(info, batch_size, concurrency, on_error, checkpoint)
-        batches = chunks(rows, info, size, self._encoder(info))
-        shown = Progress(length(rows)) if progress else None
-        flying: deque[asyncio.Task[list[Outcome]]] = deque()
-        try:
-            for batch in batches:
-                flying.append(asyncio.ensure_future(self._answer(batch)))
-                if len(flying) == lanes:
-                    for answer in self._wished(await flying[0], on_error, shown):
+        course = self._course(info, batch_size, concurrency, on_error, checkpoint)
+        course.progress = Progress(length(rows)) if progress else None
+        source = AwaitedChunks if isinstance(rows, AsyncIterable) else chunks
+        batches: Any = source(rows, info, course.limit, self._encoder())  # type: ignore[arg-type]
+        with closing(course):
+            await course.on_disk(course.open)
+            tasks = course.tasks(batches, self._ask)
+            try:
+                while (answers := await tasks.next()) is not None:
+                    for answer in course.given(answers):
                         yield answer
-                    flying.popleft()
-            while flying:
-                for answer in self._wished(await flying[0], on_error, shown):
-                    yield answer
-                flying.popleft()
-        finally:
-            for task in flying:
-                task.cancel()
-            await asyncio.gather(*flying, return_exceptions=True)
-            if shown:
-                shown.close()
+            finally:
+                await tasks.close()
+            await course.on_disk(course.finish)
 
-    def _wished(self, outcomes: list[Outcome], on_error: str, shown: Progress | None) -> Iterator[Any]:
-        if shown:
-            shown.add(len(outcomes))
-        return wished(map(self._decoded, outcomes), on_error)
-
-    async def _answer(self, batch: Chunk) -> list[Outcome]:
+    async def _ask(self, inputs: Mapping[str, Tensor]) -> Prediction:
         self._check_open()
         deadline = self._deadline(UNSET)
-        return await adrive(self._chunk(batch, deadline), self._engine.async_sender, deadline)
+        flow = self._predict(self._call("predict", deadline), inputs, None)
+        return await adrive(flow, self._engine.async_sender, deadline)
 
     @overload
-    async def generate(
-        self, prompt: Prompt, *, tools: Sequence[Callable[..., Any]] = (), rounds: int = 0, **sampling: Unpack[Sampling]
-    ) -> Generation: ...
-    @overload
-    async def generate(self, prompt: Prompt, *, output: type[Record], **sampling: Unpack[Sampling]) -> Record: ...
     async def generate(
         self,
         prompt: Prompt,
         *,
-        tools: Sequence[Callable[..., Any]] = (),
+        tools: Sequence[Tool] = (),
+        rounds: int = 0,
+        output: Mapping[str, Any] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Generation: ...
+    @overload
+    async def generate(
+        self,
+        prompt: Prompt,
+        *,
+        tools: Sequence[Tool] = (),
+        rounds: int = 0,
+        output: type[Record],
+        **sampling: Unpack[Sampling],
+    ) -> Record: ...
+    async def generate(
+        self,
+        prompt: Prompt,
+        *,
+        tools: Sequence[Tool] = (),
         rounds: int = 0,
         output: Any = None,
         **sampling: Unpack[Sampling],
@@ -395,7 +410,12 @@ class AsyncModel(Language, Generic[In, Out]):
         return await adrive(flow, self._engine.async_sender, deadline)
 
     def stream(
-        self, prompt: Prompt, *, tools: Sequence[Callable[..., Any]] = (), **sampling: Unpack[Sampling]
+        self,
+        prompt: Prompt,
+        *,
+        tools: Sequence[Tool] = (),
+        output: type[BaseModel] | Mapping[str, Any] | None = None,
+        **sampling: Unpack[Sampling],
     ) -> AsyncTextStream:
         """As `Model.stream`; it isn't awaited itself: `async with model.stream(...) as stream`."""
         self._check_open()
@@ -403,7 +423,7 @@ class AsyncModel(Language, Generic[In, Out]):
 
         async def begin() -> AsyncRunning[Delta]:
             await self._opened_by(deadline)
-            return AsyncRunning(self._streamed(prompt, tools, sampling, deadline), self._engine.async_sender, deadline)
+            return AsyncRunning(self._streamed(prompt, tools, output, sampling, deadline), self._engine.async_sender, deadline)
 
         return AsyncTextStream(begin)
 
@@ -463,13 +483,13 @@ class AsyncModel(Language, Generic[In, Out]):
 
     async def ready(self) -> bool:
         """As `Model.ready`."""
-        return await self._ready(self._deadline(UNSET))
+        deadline = self._deadline(UNSET)
+        return await self._ready(self._call("open", deadline), self._call("ready", deadline))
 
-    async def _ready(self, deadline: float | None) -> bool:
+    async def _ready(self, opening: Call, call: Call) -> bool:
         self._check_open()
-        await self._engine.aopen(self._opening, self._call("open", deadline))
-        flow = self._engine.backend.readiness(self._call("ready", deadline))
-        return await adrive(flow, self._engine.async_sender, deadline)
+        await self._engine.aopen(self._opening, opening)
+        return await adrive(self._engine.backend.readiness(call), self._engine.async_sender, call.deadline)
 
     async def wait_ready(self, timeout: float | None = None) -> None:
         """As `Model.wait_ready`."""
@@ -477,7 +497,8 @@ class AsyncModel(Language, Generic[In, Out]):
         while True:
             failure = None
             try:
-                if await self._ready(patience.nearer(self._deadline(UNSET))):
+                deadline = patience.nearer(self._deadline(UNSET))
+                if await self._ready(self._look("open", deadline), self._look("ready", deadline)):
                     return
             except NOT_YET as error:
                 failure = error

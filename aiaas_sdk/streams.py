@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 from aiaas_sdk import flow
-from aiaas_sdk.errors import ClosedError
+from aiaas_sdk.errors import AiaasError, ClosedError, OutputError, StreamInterruptedError
 from aiaas_sdk.records.language import Delta, Generation
 
 __all__ = ["AsyncTextStream", "TextStream"]
@@ -19,6 +19,7 @@ class _Heard:
 
     def __init__(self) -> None:
         self._texts: list[str] = []
+        self._begun = False
         self._result: Generation | None = None
         self._failure: BaseException | None = None
         self._closed = False
@@ -27,6 +28,23 @@ class _Heard:
     def text(self) -> str:
         """What has come so far."""
         return "".join(self._texts)
+
+    def _failed(self, error: BaseException) -> BaseException:
+        """What ended it, as it is raised: after the first content it says what had come, whatever has failed."""
+        known = isinstance(error, StreamInterruptedError | OutputError)
+        if self._begun and isinstance(error, AiaasError) and not known:
+            cut = StreamInterruptedError(
+                f"the stream was cut after its first content: {error.message}",
+                partial=self.text,
+                status=error.status,
+                request_id=error.request_id,
+                hint="What had come is in .partial; a stream that has begun isn't asked for again",
+            )
+            place = {name: getattr(error, name) for name in ("address", "attempts", "allowed", "elapsed", "timeout")}
+            cut.__cause__ = error
+            error = cut.locate(**place)
+        self._failure = error
+        return error
 
     def _ended(self) -> Generation:
         if self._result is not None:
@@ -68,8 +86,10 @@ class TextStream(_Heard):
             self._result = self._running.result
             raise
         except BaseException as error:
-            self._failure = error
-            raise
+            if self._failed(error) is error:
+                raise
+            raise self._failure from error
+        self._begun = True
         self._texts.append(delta.text)
         return delta
 
@@ -113,8 +133,10 @@ class AsyncTextStream(_Heard):
             self._result = self._running.result
             raise
         except BaseException as error:
-            self._failure = error
-            raise
+            if self._failed(error) is error:
+                raise
+            raise self._failure from error
+        self._begun = True
         self._texts.append(delta.text)
         return delta
 

@@ -1,32 +1,47 @@
-"""Plain typed Python functions as tools of a language model."""
+"""Tools of a language model: plain typed Python functions, or schemas for whoever runs the calls himself."""
 
 from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiaas_sdk.errors import InputError
 from aiaas_sdk.records.chat import ToolSpec
-from aiaas_sdk.records.language import Message, ToolCall
+from aiaas_sdk.records.language import Message, Tool, ToolCall
 
 __all__ = ["Toolbox"]
 
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
 
 class Toolbox:
-    """The tools of one call. pydantic makes the schema of a function's arguments, and checks them."""
+    """The tools of one call. pydantic makes the schema of a function's arguments, and checks them.
 
-    def __init__(self, tools: Sequence[Callable[..., Any]]) -> None:
+    Args:
+        tools: functions; or tools as OpenAI's API has them, `{"type": "function", "function": {"name",
+            "description", "parameters"}}`, which can be asked for and not run.
+    """
+
+    def __init__(self, tools: Sequence[Tool | ToolSpec]) -> None:
         self._tools: dict[str, Callable[..., Any]] = {}
-        specs = []
+        specs: dict[str, ToolSpec] = {}
         for tool in tools:
-            spec = _spec(tool)
-            if spec.name in self._tools:
+            spec = tool if isinstance(tool, ToolSpec) else _told(tool) if isinstance(tool, Mapping) else _spec(tool)
+            if spec.name in specs:
                 raise InputError(f"two tools have the name {spec.name!r}")
-            self._tools[spec.name] = tool
-            specs.append(spec)
-        self.specs: tuple[ToolSpec, ...] = tuple(specs)
+            specs[spec.name] = spec
+            if not isinstance(tool, ToolSpec | Mapping):
+                self._tools[spec.name] = tool
+        self.specs: tuple[ToolSpec, ...] = tuple(specs.values())
+
+    def check_runnable(self) -> None:
+        """InputError where one of them is a schema without a function."""
+        for spec in self.specs:
+            if spec.name not in self._tools:
+                raise InputError(f"the tool {spec.name!r} is a schema, and can't be run", hint="Leave rounds= at 0")
 
     def run(self, call: ToolCall) -> Message:
         """The tool's answer, as a message. What goes wrong in it is told to the model, which may mend it."""
@@ -59,6 +74,23 @@ def _written(outcome: Any) -> str:
         return to_json(outcome, fallback=str).decode()
     except ValueError:
         return json.dumps(str(outcome))
+
+
+def _told(tool: Mapping[str, Any]) -> ToolSpec:
+    """A tool as OpenAI's API has it."""
+    if tool.get("type", "function") != "function":
+        raise InputError(f"a tool is of the type {str(tool['type'])[:40]!r}", hint="Only functions can be given")
+    function = tool.get("function")
+    if not isinstance(function, Mapping):
+        raise InputError("a tool has no function", hint='As in {"type": "function", "function": {"name": ...}}')
+    name, description = function.get("name"), function.get("description") or ""
+    parameters, strict = function.get("parameters"), function.get("strict") or False
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InputError("a tool has no name, or an impossible one", hint="Up to 64 letters, digits, _ and -")
+    for value, kind in ((description, str), (strict, bool), ({} if parameters is None else parameters, Mapping)):
+        if not isinstance(value, kind):
+            raise InputError(f"the tool {name!r} has a description, parameters or strict of a wrong type")
+    return ToolSpec(name, description, parameters or {"type": "object", "properties": {}}, strict)
 
 
 def _spec(tool: Callable[..., Any]) -> ToolSpec:

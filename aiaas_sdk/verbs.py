@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiaas_sdk.engine import Engine
@@ -20,19 +22,20 @@ from aiaas_sdk.errors import (
     UnavailableError,
 )
 from aiaas_sdk.flow import Flow, sleep
-from aiaas_sdk.mapping import OF_A_ROW, Chunk, Outcome, check, given, records_in
+from aiaas_sdk.mapping import MOST, Course, OnError, Pace, check, given, records_in, size
 from aiaas_sdk.observing import find, watched, watching
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.model import ModelInfo, TensorSpec
 from aiaas_sdk.records.options import ENGINE_OPTIONS, Unset
-from aiaas_sdk.records.prediction import Prediction
+from aiaas_sdk.records.prediction import Prediction, RowOf
 from aiaas_sdk.records.secret import hide
 from aiaas_sdk.tensors import Kind, Tensor, datatype_of, holds, matches, take
 
 if TYPE_CHECKING:
+    from aiaas_sdk.mapping.checkpoint import Checkpoint
     from aiaas_sdk.schema import Bound, Schema
 
-__all__ = ["Verbs", "wished"]
+__all__ = ["Verbs"]
 
 logger = logging.getLogger("aiaas_sdk.model")
 
@@ -70,6 +73,10 @@ class Verbs:
         if self._policies is not None:
             call.around = self._policies
         return call
+
+    def _look(self, verb: str, deadline: float | None) -> Call:
+        """A call without policies, of who looks again by himself."""
+        return Call(verb, attempt_timeout=self._options.get("attempt_timeout"), deadline=deadline)
 
     def _deadline(self, timeout: float | Unset | None) -> float | None:
         seconds = self._timeout if isinstance(timeout, Unset) else timeout
@@ -220,55 +227,65 @@ class Verbs:
             found += _items(answer, bound, len(group), first)
         return found if isinstance(inputs, list | tuple) else found[0]
 
-    def _encoder(self, info: ModelInfo) -> Callable[[Any], Any]:
+    def _encoder(self) -> Callable[[Any], Any] | None:
+        """Arrays of a row of `map`, which may be a record; None where no row is one."""
         bound = self._records()
+        if bound is None or bound.input is None:
+            return None
 
         def encode(row: Any) -> Any:
-            if bound is None or records_in([row], bound.input) is None:
+            if records_in([row], bound.input) is None:
                 return row
             return {name: array[0] for name, array in bound.encode([row]).items()}
 
         return encode
 
-    def _decoded(self, outcome: Outcome) -> Outcome:
-        row, answer = outcome
+    def _decoder(self) -> Callable[[int, RowOf], Any] | None:
+        """The record of a row's answer, or the error that it is none; None where answers stay predictions."""
         bound = self._records()
-        if bound is None or bound.output is None or not isinstance(answer, Prediction):
-            return outcome
-        try:
-            return row, bound.decode({name: array[None] for name, array in answer.items()}, 1)[0]
-        except AiaasError as error:
-            error.row = row
-            return row, error
+        if bound is None or bound.output is None:
+            return None
 
-    # ------------------------------------------------------------ map
-    def _lanes(
-        self, info: ModelInfo, batch_size: int | None, concurrency: int | None, on_error: str, checkpoint: Any
-    ) -> tuple[int | None, int]:
-        """Rows in a batch and calls in flight, checked."""
-        check(info, batch_size, concurrency, on_error, checkpoint)
-        lanes = concurrency or self._options.get("concurrency") or self._engine.backend.parallel
-        return batch_size or self._options.get("batch_size"), int(lanes)
-
-    def _chunk(self, chunk: Chunk, deadline: float | None) -> Flow[list[Outcome]]:
-        """The outcome of each row. A batch that fails for what may be one row's fault is asked row by row."""
-        if chunk.failure is not None:
-            return _failed(chunk, chunk.failure)
-        try:
-            answer = yield from self._predict(self._call("predict", deadline), chunk.inputs, None)
-            return [(row, answer.row(place)) for place, row in enumerate(chunk.rows)]
-        except AiaasError as error:
-            if len(chunk.rows) == 1 or not isinstance(error, OF_A_ROW):
-                return _failed(chunk, error)
-        outcomes: list[Outcome] = []
-        for place, row in enumerate(chunk.rows):
+        def decode(row: int, answer: RowOf) -> Any:
             try:
-                answer = yield from self._predict(self._call("predict", deadline), chunk.single(place), None)
-                outcomes.append((row, answer.row(0)))
+                return bound.decode(answer.as_batch(), 1, row)[0]
             except AiaasError as error:
                 error.row = row
-                outcomes.append((row, error))
-        return outcomes
+                return error
+
+        return decode
+
+    # ------------------------------------------------------------ map
+    def _course(
+        self,
+        info: ModelInfo,
+        batch_size: int | None,
+        concurrency: int | None,
+        on_error: OnError,
+        checkpoint: str | PathLike[str] | None,
+    ) -> Course:
+        check(info, batch_size, concurrency, on_error, checkpoint)
+        return Course(
+            pace=self._pace(concurrency or self._options.get("concurrency")),
+            limit=size(info, batch_size or self._options.get("batch_size")),
+            on_error=on_error,
+            decode=self._decoder(),
+            checkpoint=None if checkpoint is None else partial(self._checkpoint, Path(checkpoint), info),
+        )
+
+    def _pace(self, concurrency: int | None) -> Pace:
+        """Calls in flight: as many as were asked for; else one here, and for an endpoint what it carries."""
+        parallel = self._engine.backend.parallel
+        if concurrency is not None or parallel == 1:
+            return Pace.fixed(concurrency or 1)
+        limits, hedge = self._options.get("limits"), self._options.get("hedge")
+        most = MOST if limits is None or limits.concurrency is None else min(MOST, limits.concurrency)
+        return Pace(min(parallel, most), most=most, attempts=1 if hedge is None else hedge.requests)
+
+    def _checkpoint(self, path: Path, info: ModelInfo) -> Checkpoint:
+        from aiaas_sdk.mapping.checkpoint import Checkpoint
+
+        return Checkpoint(path, info, str(self._engine.backend.address))
 
     def _located(self, error: AiaasError, call: Call, begun: float) -> AiaasError:
         elapsed = time.perf_counter() - begun
@@ -294,24 +311,6 @@ def _items(answer: Prediction, bound: Bound, count: int, first: int) -> list[Any
     if bound.output is not None:
         return bound.decode(answer, count, first)
     return [answer.row(index) for index in range(count)] if bound.batched else [answer]
-
-
-def _failed(chunk: Chunk, error: AiaasError) -> list[Outcome]:
-    """The failure of a whole batch, as each of its rows' own."""
-    outcomes: list[Outcome] = []
-    for row in chunk.rows:
-        own = error if len(chunk.rows) == 1 else copy.copy(error)
-        own.row, own.__cause__ = row, error.__cause__
-        outcomes.append((row, own))
-    return outcomes
-
-
-def wished(outcomes: Iterable[Outcome], on_error: str) -> Iterator[Any]:
-    for _, outcome in outcomes:
-        if not isinstance(outcome, AiaasError) or on_error == "return":
-            yield outcome
-        elif on_error == "raise":
-            raise outcome
 
 
 def _specs(named: Mapping[str, Any]) -> Sequence[TensorSpec]:

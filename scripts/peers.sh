@@ -1,14 +1,18 @@
 #!/bin/sh
 # Makes .peers/NAME: a virtual environment with a stranger's server and client, for tests marked `peer`.
 # They can't live in .venv: one wants ml_dtypes<=0.5.4, the other an older fastapi and protobuf.
-# Usage: scripts/peers.sh triton|mlserver     Remake one: rm -r .peers/NAME first. Needs Linux on x86-64.
+# Usage: scripts/peers.sh triton|mlserver|openai2|openai3|hub     Remake one: rm -r .peers/NAME first.
+# Needs Linux on x86-64.
 set -eu
 cd "$(dirname "$0")/.."
 
 case "${1:-}" in
   triton)   needs='nvidia-pytriton==0.7.0 tritonclient[http]==2.73.0' check='import pytriton, tritonclient.http' ;;
   mlserver) needs='mlserver==1.7.1' check='import mlserver' ;;
-  *) echo 'usage: scripts/peers.sh triton|mlserver' >&2; exit 2 ;;
+  openai2)  needs='openai==2.54.0' check='import openai' ;;
+  openai3)  needs='openai==3.57.0' check='import openai' ;;
+  hub)      needs='huggingface_hub==2.4.0' check='import huggingface_hub' ;;
+  *) echo 'usage: scripts/peers.sh triton|mlserver|openai2|openai3|hub' >&2; exit 2 ;;
 esac
 
 folder=.peers/$1

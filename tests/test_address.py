@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -55,3 +56,16 @@ def test_a_credential_is_refused_and_not_repeated(text: str) -> None:
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(AddressError):
         parse(text)
+
+
+STRAYS = ["..", ".", "a/../..", "..\\..", "a\r\nb", "a\0b", "a\u202eb", "x" * 70_000]
+
+
+@pytest.mark.parametrize("name", STRAYS)
+def test_a_path_that_leads_elsewhere_is_refused_after_one_decoding(name: str) -> None:
+    """K04: plain, percent-encoded, and in the place of a version."""
+    for text in (name, quote(name, safe=""), quote(name, safe="").replace(".", "%2e").replace("%2F", "%2f")):
+        for path in (text, f"m/versions/{text}"):
+            with pytest.raises(AddressError):
+                parse(f"https://h/v2/models/{path}")
+    assert parse("https://h/v2/models/%252e%252e").target.endswith("/%252e%252e")  # decoded twice by nobody

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import pickle
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
 import aiaas_sdk as aiaas
 
@@ -93,7 +96,23 @@ def test_a_row_that_makes_the_model_fail_does_not_take_its_batch_with_it(load: A
         list(model.map(ids))
 
 
-def test_the_source_is_read_no_further_than_needed(load: Any) -> None:
+@pytest.mark.parametrize(("batch_size", "concurrency"), [(4, 2), (1, 8), (7, 3), (3, 1)])
+def test_the_source_is_read_no_further_than_the_window(load: Any, batch_size: int, concurrency: int) -> None:
+    read = 0
+
+    def rows() -> Iterator[Any]:
+        nonlocal read
+        for row in np.repeat(ROWS, 10, 0):
+            read += 1
+            yield row
+
+    answers = load(SIGNATURE).map(rows(), batch_size=batch_size, concurrency=concurrency)
+    for given, _ in enumerate(answers):
+        assert read <= given + batch_size * concurrency
+    assert read == 100
+
+
+def test_whoever_takes_answers_slowly_holds_the_reading_back(load: Any) -> None:
     read = 0
 
     def rows() -> Iterator[Any]:
@@ -104,23 +123,116 @@ def test_the_source_is_read_no_further_than_needed(load: Any) -> None:
 
     answers = iter(load(SIGNATURE).map(rows(), batch_size=4, concurrency=2))
     next(answers)
-    assert read <= 4 * 2 + 1
-    close = getattr(answers, "close", None)
-    assert close is not None
-    close()
+    time.sleep(0.1)
+    assert read <= 8
+    answers.close()  # type: ignore[attr-defined]
+
+
+def test_answers_do_not_wait_for_rows_that_are_slow_to_come(load: Any) -> None:
+    reading: list[float] = []
+
+    def rows() -> Iterator[Any]:
+        for row in ROWS:
+            time.sleep(0.05)
+            reading.append(time.monotonic())
+            yield row
+
+    answers = iter(load(SIGNATURE).map(rows(), batch_size=1, concurrency=8))
+    next(answers)
+    assert len(reading) <= 5
+    assert len(list(answers)) == 9
+
+
+def test_what_the_source_raises_comes_after_the_answers_before_it(load: Any) -> None:
+    def rows() -> Iterator[Any]:
+        yield from ROWS
+        raise OSError("the disk is gone")
+
+    for options in ({"concurrency": 1}, {"concurrency": 3}):
+        seen: list[Any] = []
+        with pytest.raises(OSError, match="the disk is gone"):
+            seen.extend(answer.array for answer in load(SIGNATURE).map(rows(), batch_size=4, **options))
+        assert np.array_equal(np.stack(seen), ROWS)
+
+
+def test_an_array_is_cut_and_not_copied(load: Any) -> None:
+    for rows in (ROWS, {"x": ROWS}):
+        for answer in load(SIGNATURE).map(rows, batch_size=4):
+            assert np.shares_memory(answer.array, ROWS)
+
+
+def test_a_source_may_fill_one_array_again_and_again(load: Any) -> None:
+    def rows() -> Iterator[Any]:
+        row = np.empty(3, np.float32)
+        for values in ROWS:
+            row[:] = values
+            yield row
+
+    assert np.array_equal(np.stack([answer.array for answer in load(SIGNATURE).map(rows())]), ROWS)
+
+
+def test_one_bad_row_of_an_array_fails_alone(load: Any) -> None:
+    rows = np.array([b"a", b"b", 3, b"d"], object)
+    found = list(load("echo:?x=BYTES[-1]").map(rows, batch_size=3, on_error="return"))
+    assert isinstance(found.pop(2), aiaas.InputError)
+    assert [answer["x"] for answer in found] == [b"a", b"b", b"d"]
+    assert all(type(answer["x"]) is bytes for answer in found)
+
+
+def test_an_array_of_the_wrong_kind_fails_row_by_row(load: Any) -> None:
+    found = list(load(SIGNATURE).map(ROWS.astype(np.float64), on_error="return"))
+    assert [(type(error), error.row) for error in found] == [(aiaas.InputError, row) for row in range(10)]
+    assert len(list(load(SIGNATURE).map({"z": ROWS}, on_error="return"))) == 10
+
+
+def test_a_large_batch_of_rows_one_by_one(load: Any) -> None:
+    rows = (np.full(3, number, np.float32) for number in range(5000))
+    found = [answer.array[0] for answer in load(SIGNATURE).map(rows, batch_size=10**9)]
+    assert found == list(range(5000))
+
+
+class Word(BaseModel):
+    x: str
+
+
+def test_records_of_texts_and_numbers(load: Any) -> None:
+    words = [Word(x=word) for word in ("eins", "zwei", "drei")]
+    assert list(load("echo:?x=BYTES[-1]", input=Word, output=Word).map(words, batch_size=2)) == words
+
+
+def test_the_answers_to_rows_are_predictions_like_others(load: Any) -> None:
+    answer = list(load(SIGNATURE).map(ROWS))[3]
+    assert isinstance(answer, aiaas.Prediction)
+    assert (list(answer), len(answer), answer.backend, answer.version) == (["x"], 1, "echo", "1")
+    assert answer.usage.rows == 10
+    assert "float32[3]" in repr(answer)
+    assert np.array_equal(pickle.loads(pickle.dumps(answer))["x"], ROWS[3])
+    with pytest.raises(KeyError):
+        answer["y"]
+    with pytest.raises(AttributeError, match="frozen"):
+        answer.labels = ("a",)  # type: ignore[misc]
 
 
 def test_what_can_not_be_mapped_says_so(load: Any) -> None:
     with pytest.raises(aiaas.UnsupportedOperationError, match="first axes aren't rows"):
         list(load("echo:?x=FP32[2,3]").map(ROWS))
-    with pytest.raises(aiaas.UnsupportedOperationError, match="checkpoint"):
-        list(load(SIGNATURE).map(ROWS, checkpoint="somewhere"))
     with pytest.raises(aiaas.ConfigError, match="on_error is 'ignore'"):
         list(load(SIGNATURE).map(ROWS, on_error="ignore"))
     with pytest.raises(aiaas.ConfigError, match="batch_size is 0"):
         list(load(SIGNATURE).map(ROWS, batch_size=0))
-    with pytest.raises(aiaas.InputError, match="a text"):
-        list(load("echo:").map("abc"))
+    with pytest.raises(aiaas.ConfigError, match="concurrency is True"):
+        list(load(SIGNATURE).map(ROWS, concurrency=True))
+    with pytest.raises(aiaas.ConfigError, match="checkpoint is a int"):
+        list(load(SIGNATURE).map(ROWS, checkpoint=3))
+    for rows, message in (
+        ("abc", "a text"),
+        (3, "'int' object is not iterable"),
+        (np.float32(3), "not iterable"),
+        ({"x": iter(ROWS)}, "has no len"),
+        ({"x": ROWS, "y": ROWS[:3]}, "different lengths"),
+    ):
+        with pytest.raises(aiaas.InputError, match=message):
+            list(load("echo:").map(rows))
 
 
 def test_progress_is_quiet_unless_stderr_is_a_terminal(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ from aiaas_sdk.errors import (
     TLSError,
     UnavailableError,
 )
+from aiaas_sdk.testing import recording
 from tests.transport.conftest import Server, taken
 from tests.transport.test_tls import certificate, serving
 
@@ -363,6 +364,18 @@ def test_a_secret_in_headers_is_renewed_too(load: Any, peer: Any) -> None:
     assert {field(head, "x-tenant") for head in one.heads} == {TENANT}
 
 
+def test_a_stream_is_renewed_before_it_begins(load: Any, peer: Any) -> None:
+    def stream(connection: socket.socket, head: str) -> None:
+        piece = {"choices": [{"index": 0, "delta": {"content": "hello"}, "finish_reason": "stop"}]}
+        reply(connection, 200, f"data: {json.dumps(piece)}\n\ndata: [DONE]\n\n", "text/event-stream")
+
+    one, tokens = peer(stream), Tokens()
+    with load(f"openai+{one.address.removesuffix('v2/models/m')}v1#m", api_key=tokens) as model:
+        one.accepted = {"t-secret-2"}
+        assert "".join(delta.text for delta in model.stream("hi")) == "hello"
+    assert one.keys[-2:] == ["Bearer t-secret-1", "Bearer t-secret-2"]
+
+
 def test_a_401_says_whether_a_credential_was_sent_and_where_it_came_from(load: Any, peer: Any) -> None:
     """R70."""
     one = peer()
@@ -443,6 +456,20 @@ def test_a_function_that_hangs_is_left_at_the_deadline(load: Any, peer: Any) -> 
     model.close()
 
 
+def test_a_loop_that_has_gone_hears_no_more_of_it(peer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    one, released = peer(), threading.Event()
+
+    async def leave() -> None:
+        model = aiaas.load_async(one.address, api_key=lambda: released.wait(20) and KEY, timeout=0.2)
+        with pytest.raises(DeadlineExceededError):
+            await model.info()
+
+    asyncio.run(leave())
+    released.set()
+    time.sleep(0.3)
+    assert caplog.records == []
+
+
 async def test_a_cancelled_caller_leaves_the_renewal_to_the_others(peer: Any) -> None:
     one, tokens = peer(), Tokens(0.3)
     async with aiaas.load_async(one.address, api_key=tokens) as model:
@@ -510,6 +537,7 @@ def test_a_token_with_its_seconds_is_asked_for_again_when_they_are_over(load: An
     assert one.keys == ["Bearer t-secret-1"] * 2 + ["Bearer t-secret-2"]
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_process_asks_for_itself() -> None:
     secret = aiaas.Secret.of(Tokens(0.2))
     threading.Thread(target=secret.reveal, daemon=True).start()
@@ -711,6 +739,41 @@ def test_a_failed_call_shows_no_credential(
     assert "12345.678" not in f"{caplog.text} {error!r} {error} {vars(error)}"  # K06: nor what the tensor holds
 
 
+@pytest.mark.parametrize("stage", ["reset", "no head", "rubbish"])
+@pytest.mark.parametrize("kind", ["HTTPTransport", "AsyncHTTPTransport"])
+async def test_a_transport_that_was_handed_in_shows_no_credential(peer: Any, kind: str, stage: str) -> None:
+    transport = getattr(pytest.importorskip("httpx"), kind)()
+    options = {**HOLDING, "network": aiaas.Network(transport=transport)}
+    async with aiaas.load_async(peer(FAILURES[stage][0]).address, **options) as model:
+        with pytest.raises(AiaasError) as caught:
+            await model.predict(X, timeout=0.5)
+    await transport.aclose() if kind.startswith("Async") else transport.close()
+    clean(told(caught.value))
+
+
+@pytest.mark.parametrize("ending", [True, False])
+def test_a_call_by_http2_shows_no_credential(load: Any, tmp_path: Path, ending: bool) -> None:
+    pytest.importorskip("h2")
+    from tests.transport.test_http2 import Spoken
+
+    def handle(spoken: Spoken, stream: int, headers: dict[bytes, bytes], body: bytes) -> None:
+        if headers[b":method"] == b"GET":
+            page = METADATA if b"/models/" in headers[b":path"] else {"name": "test"}
+            spoken.answer(stream, json.dumps(page).encode(), ("content-type", "application/json"))
+        elif ending:
+            spoken.connection.close()
+
+    file = certificate(tmp_path)
+    context = serving(file)
+    context.set_alpn_protocols(["h2"])
+    one = Server(lambda connection: Spoken(connection, handle).serve(), context)
+    options = {**HOLDING, "network": aiaas.Network(http2=True, ca=file)}
+    with load(f"{one.url}v2/models/m", **options) as model:
+        error = failure(lambda: model.predict(X, timeout=0.7), AiaasError)
+    one.close()
+    clean(told(error))
+
+
 def test_a_key_in_a_replys_headers_isnt_shown(load: Any, peer: Any) -> None:
     one = peer(lambda connection, head: reply(connection, 400, {"error": "no"}, **{"x-request-id": f"for {KEY}"}))
     with load(one.address, **HOLDING) as model:
@@ -850,6 +913,41 @@ def test_the_command_shows_no_credential(
                 clean(result.output, result.stderr)
     assert f"Bearer {KEY}" in refusing.keys
     clean(caplog.text)
+
+
+def test_a_recording_holds_no_credential(load: Any, peer: Any, tmp_path: Path, given: dict[str, Any]) -> None:
+    with recording(tmp_path / "calls.jsonl", "record"):
+        for act in (None, echoing(500)):
+            with load(peer(act).address, **given) as model, contextlib.suppress(ModelError):
+                model.predict(X)
+    assert "12345.678" in (tmp_path / "calls.jsonl").read_text()
+    clean((tmp_path / "calls.jsonl").read_text())
+
+
+def test_spans_and_metrics_hold_no_credential(load: Any, peer: Any, given: dict[str, Any]) -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    from aiaas_sdk.telemetry import Telemetry
+
+    spans, metrics, tracers = InMemorySpanExporter(), InMemoryMetricReader(), TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    meters = MeterProvider([metrics])
+    with aiaas.observe(Telemetry(tracers, meters)):
+        for act in (None, echoing(401)):
+            with load(peer(act).address, **given) as model, contextlib.suppress(AuthenticationError):
+                model.predict(X)
+    finished = spans.get_finished_spans()
+    assert len(finished) >= 4
+    texts = [str(metrics.get_metrics_data()), *(span.to_json() for span in finished)]
+    clean(*texts)
+    assert not any("12345.678" in text for text in texts)  # K06
+    tracers.shutdown()
+    meters.shutdown()
 
 
 # ---------------------------------------------------------------- sent to nobody else

@@ -26,7 +26,13 @@ from typing import Any, ClassVar, TypeVar
 
 from aiaas_sdk.address import Address
 from aiaas_sdk.backends.credentials import Credentials
-from aiaas_sdk.errors import AiaasError, DeadlineExceededError, ModelError, UnsupportedOperationError
+from aiaas_sdk.errors import (
+    AiaasError,
+    ConnectionLostError,
+    DeadlineExceededError,
+    ModelError,
+    UnsupportedOperationError,
+)
 from aiaas_sdk.flow import Emit, Flow, Open, Reply, Request, Run, Send, read
 from aiaas_sdk.observing import passed_on
 from aiaas_sdk.records.call import Call
@@ -54,7 +60,7 @@ class Backend:
     options_taken: ClassVar[frozenset[str]] = frozenset()
     """The engine options ("device", "api_key", ...) that mean something to this backend."""
     parallel: ClassVar[int] = 1
-    """How many calls `map` keeps in flight unless it is told."""
+    """How many calls `map` keeps in flight at first unless it is told; 1 stays at one, from more on it is adapted."""
     at_once: Callable[..., Any] | None = None
     """As `start`, with the same arguments, for a backend that can do the work in the caller's thread."""
 
@@ -238,9 +244,14 @@ class RemoteBackend(Backend):
     def _accepted(self, effect: type[Send | Open], call: Call, request: Request) -> Flow[Reply]:
         call.attempts += 1
         exchange = partial(self._exchange, effect, call)
-        reply = yield from self._credentials.sending(_travelling(call, request), exchange)
-        if not 200 <= reply.status < 300:
-            raise self.refused(call, reply)
+        try:
+            reply = yield from self._credentials.sending(_travelling(call, request), exchange)
+            if not 200 <= reply.status < 300:
+                raise self.refused(call, reply)
+        except AiaasError as error:
+            if not request.idempotent and _unknown(error):
+                error.hint = error.hint or "The outcome is unknown: it may have been done, so it isn't sent again"
+            raise
         return reply
 
     def _exchange(self, effect: type[Send | Open], call: Call, request: Request) -> Flow[Reply]:
@@ -266,6 +277,11 @@ class RemoteBackend(Backend):
         if isinstance(error, AiaasError) and error.address is None:
             error.address = str(self.address)
         return error
+
+
+def _unknown(error: AiaasError) -> bool:
+    """Whether the peer may have done what it was asked; 429, 503 and other refusals say that it hasn't."""
+    return isinstance(error, ConnectionLostError | DeadlineExceededError) or error.status in (408, 500, 502, 504)
 
 
 def _error_body(reply: Reply, seconds: float | None) -> Flow[bytes]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import quote
 
+from aiaas_sdk.address import strays
 from aiaas_sdk.backends.base import RemoteBackend
 from aiaas_sdk.errors import AddressError, InputError, ModelNotFoundError, ServerError, StatusError
 from aiaas_sdk.flow import Flow, Request
@@ -33,7 +34,7 @@ class OipBackend(RemoteBackend):
 
     def __init__(self, address: Any, options: Mapping[str, Any]) -> None:
         super().__init__(address, options)
-        self._binary = self._json_fp16 = self._queues = False
+        self._binary = self._json_fp16 = False
         self._max_rows: int | None = None
         self._network = options.get("network")
         self._ids = (f"{prefix}-{n}" for prefix in (secrets.token_hex(4),) for n in itertools.count(1))
@@ -49,6 +50,8 @@ class OipBackend(RemoteBackend):
             raise AddressError(
                 f"{self.address} names no model", hint="Write https://HOST/v2/models/NAME, or give model=NAME"
             )
+        if not mark and strays(name):
+            raise AddressError("the option model holds '.', '..' or control characters, or is too long")
         server = base if mark else self.address.target.rstrip("/")
         url = f"{server}/v2/models/{name if mark else quote(name, safe='')}"
         return server, f"{url}/versions/{self.address.version}" if self.address.version else url
@@ -60,7 +63,6 @@ class OipBackend(RemoteBackend):
         found = oip.decode_metadata(reply.body)
         self._binary = BINARY in server.extensions or server.name == "kserve"
         self._json_fp16 = server.name == "mlserver"
-        self._queues = server.name == "triton"
         rows = found.parameters.get("max_batch_size")
         self._max_rows = rows if isinstance(rows, int) and rows > 0 else None
         labels = found.parameters.get("labels")
@@ -123,11 +125,8 @@ class OipBackend(RemoteBackend):
             raise InputError(f"{rows} rows, and {self.address} takes {self._max_rows} at once", hint="Send fewer rows")
 
     def _limit(self, call: Call) -> Mapping[str, int] | None:
-        """How long Triton may keep the request in a queue, in microseconds (schedule policy extension).
-
-        0 would mean no limit. `aiaas serve` reads the header that every request has.
-        """
-        if call.deadline is None or not self._queues:
+        """How long the request may wait, in microseconds (Triton's schedule policy extension); 0 would be no limit."""
+        if call.deadline is None:
             return None
         return {"timeout": max(1, int(1e6 * (call.deadline - time.monotonic())))}
 

@@ -24,6 +24,7 @@ from aiaas_sdk.errors import (
     DeadlineExceededError,
     InvalidRequestError,
     ModelNotFoundError,
+    OutputError,
     PermissionDeniedError,
     ProtocolError,
     ServerError,
@@ -163,6 +164,10 @@ class OpenAIBackend(RemoteBackend):
         reply = yield from self.send(call, self._post("/embeddings", body, JSON))
         return wire.decode_embeddings(reply.body, len(texts))
 
+    def refused(self, call: Call, reply: Reply) -> AiaasError:
+        """As every peer's, with the codes whose meaning no status has."""
+        return wire.coded_error(reply.body, super().refused(call, reply))
+
     def _tolerant(self, call: Call, chat: Chat, ask: Any) -> Flow[Any]:
         """Ask; a peer that refuses `response_format` is asked without, and the schema is told in words."""
         if chat.schema is None:
@@ -202,7 +207,8 @@ def _in_words(chat: Chat) -> Chat:
     from aiaas_sdk.records.language import Message
 
     assert chat.schema is not None
-    told = f"Answer with one JSON document, and nothing else, that fits this JSON schema: {to_json(chat.schema[1]).decode()}"
+    schema = to_json(chat.schema[1]).decode()
+    told = f"Answer with one JSON document, and nothing else, that fits this JSON schema: {schema}"
     return replace(chat, messages=(Message("system", told), *chat.messages), text=None, schema=None)
 
 
@@ -228,7 +234,7 @@ def _heard(call: Call, chat: Chat, reply: Reply) -> Flow[Spoken]:
             if not data:
                 break
     except AiaasError as error:
-        if not answer.begun or isinstance(error, StreamInterruptedError):
+        if not answer.begun or isinstance(error, StreamInterruptedError | OutputError):
             raise
         if answer.finished and isinstance(error, ConnectionLostError | DeadlineExceededError):
             pass  # all of it had come

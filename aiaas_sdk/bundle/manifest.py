@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from aiaas_sdk.errors import BundleError, UnsafeBundleError
 from aiaas_sdk.records.model import TensorSpec
 
-__all__ = ["FORMAT", "Architecture", "Manifest", "Tensor", "parse"]
+__all__ = ["BYTES", "FORMAT", "Architecture", "Language", "Manifest", "Tensor", "parse"]
 
 FORMAT = 1
+BYTES = "bytes"
+"""The tokenizer that needs no file: a token for each byte."""
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 ARCHITECTURE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -44,6 +46,24 @@ class Architecture(BaseModel):
     config: dict[str, Any] = {}
 
 
+class Language(BaseModel):
+    """How a model reads and writes text. `tokenizer` and `template` name files beside the manifest, or `BYTES`."""
+
+    model_config = _STRICT
+
+    task: Literal["generate", "embed"]
+    tokenizer: str
+    template: str | None = None
+    context: int = Field(ge=1, le=1 << 24)
+    begin: int | None = Field(default=None, ge=0, le=1 << 24)
+    end: list[int] = Field(default=[], max_length=64)
+    sampling: dict[str, Any] = {}
+
+    def files(self) -> list[str]:
+        """The files that it names."""
+        return [name for name in (self.tokenizer, self.template) if name not in (None, BYTES)]
+
+
 class Manifest(BaseModel):
     """The facts of one version. `files` maps each file beside the manifest to its digest."""
 
@@ -62,6 +82,7 @@ class Manifest(BaseModel):
     created: str = ""
     metadata: dict[str, Any] = {}
     lineage: dict[str, Any] = {}
+    language: Language | None = None
     files: dict[str, str]
 
     @field_validator("files")
@@ -71,6 +92,15 @@ class Manifest(BaseModel):
             if not FILE_NAME.fullmatch(name) or not DIGEST.fullmatch(digest):
                 raise ValueError("files maps one plain file name to sha256: and 64 hex digits")
         return files
+
+    @model_validator(mode="after")
+    def _language_is_here(self) -> Self:
+        missing = [name for name in (self.language.files() if self.language else ()) if name not in self.files]
+        if missing:
+            raise ValueError(f"language names {missing[0][:80]!r}, which files doesn't list")
+        if self.language and self.architecture is None:
+            raise ValueError("language is there without an architecture")
+        return self
 
 
 def parse(data: bytes, where: str) -> Manifest:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from aiaas_sdk.bundle import weights
 from aiaas_sdk.bundle.files import MANIFEST, SIGNATURE, digest_of, read_file, read_listed
@@ -18,12 +19,16 @@ WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A checked version. `program` is there only if a trusted key signed it; `digest` names the manifest."""
+    """A checked version. `program` is there only if a trusted key signed it; `digest` names the manifest.
+
+    `beside` is what else the manifest lists: tokenizer and chat template.
+    """
 
     manifest: Manifest
     weights: bytearray
     program: bytearray | None
     digest: str
+    beside: Mapping[str, bytearray] = field(default_factory=dict)
 
 
 def peek(located: Located) -> Manifest:
@@ -58,9 +63,9 @@ def read(located: Located, trust: Trust, *, program: bool = True) -> Bundle:
     if WEIGHTS not in files or (manifest.program and manifest.program not in files):
         raise BundleError(f"{located.folder}: the manifest lists no {WEIGHTS}, or not its program")
     weights.check(files[WEIGHTS], str(located.folder / WEIGHTS))
-    return Bundle(
-        manifest, files[WEIGHTS], files[manifest.program] if wanted and manifest.program else None, digest_of(data)
-    )
+    beside = {name: content for name, content in files.items() if name not in (WEIGHTS, manifest.program)}
+    code = files[manifest.program] if wanted and manifest.program else None
+    return Bundle(manifest, files[WEIGHTS], code, digest_of(data), beside)
 
 
 def _signed_by(located: Located, manifest: bytes) -> str | None:

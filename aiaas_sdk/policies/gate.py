@@ -1,15 +1,16 @@
-"""A number of places, which threads and event loops share."""
+"""Places for requests in flight, which threads and event loops share."""
 
 from __future__ import annotations
 
 import os
-import threading
-from collections import deque
-from concurrent.futures import Future
 
 from aiaas_sdk.flow import Flow, wait
+from aiaas_sdk.transport.places import Place, Places
 
-__all__ = ["Gate"]
+__all__ = ["LONGEST", "Gate"]
+
+LONGEST = 60.0
+"""Seconds that a call without a deadline waits for a place."""
 
 
 class Gate:
@@ -20,35 +21,18 @@ class Gate:
         self._reset()
 
     def _reset(self) -> None:
-        self._process, self._guard = os.getpid(), threading.Lock()
-        self._free = self._size
-        self._waiting: deque[Future[None]] = deque()
+        self._process, self._places = os.getpid(), Places(self._size)
 
-    def enter(self) -> Flow[None]:
-        """A place, now or when its turn has come. A wait that is given up loses none."""
+    def enter(self) -> Flow[Place]:
+        """A place, now or when its turn has come; `leave` gives it back. A wait that is given up takes none."""
         if self._process != os.getpid():
             self._reset()
-        with self._guard:
-            if self._free:
-                self._free -= 1
-                return
-            turn: Future[None] = Future()
-            self._waiting.append(turn)
+        places = self._places
+        if (place := places.free()) is not None:
+            return place
+        turn = places.turn()
         try:
-            yield from wait(turn, self._what)
+            return (yield from wait(turn, self._what, LONGEST))
         except BaseException:
-            if not turn.cancel():  # the turn had come all the same
-                self.leave()
+            places.give_up(turn)
             raise
-
-    def leave(self) -> None:
-        """Give the place to whoever waits longest."""
-        while True:
-            with self._guard:
-                if not self._waiting:
-                    self._free = min(self._free + 1, self._size)  # a child process may give back its parent's
-                    return
-                turn = self._waiting.popleft()
-            if turn.set_running_or_notify_cancel():
-                turn.set_result(None)
-                return

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import fields
+from operator import attrgetter
 
 from aiaas_sdk.errors import RateLimitedError
 from aiaas_sdk.flow import Flow, Reply, Request, race
@@ -21,6 +22,7 @@ __all__ = ["HedgePolicy", "Seen"]
 COST = 14.0
 """Tokens of the retry budget for one more request, as for a retry."""
 KEPT, ENOUGH, SHARE = 100, 20, 0.95
+_facts = attrgetter(*(field.name for field in fields(Call)))  # a tenth of what copying takes
 
 
 class Seen:
@@ -67,7 +69,8 @@ class HedgePolicy:
         self, call: Call, request: Request, proceed: Callable[[Call, Request], Flow[Reply]], delay: float
     ) -> Flow[Reply]:
         # each request notes its facts in a record of its own: the one that loses may end later
-        calls = [copy.copy(call) for _ in range(self._hedge.requests)]
+        facts = _facts(call)
+        calls = [Call(*facts) for _ in range(self._hedge.requests)]
         tokens = tokens_of(origin_of(request.url))
         flows = [proceed(calls[0], request), *(_paid(mine, request, proceed, tokens) for mine in calls[1:])]
         before = call.attempts

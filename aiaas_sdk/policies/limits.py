@@ -72,12 +72,12 @@ class LimitsPolicy:
         if place.gate is None:
             return (yield from self._paced(place, call, request, proceed))
         begun = time.perf_counter()
-        yield from place.gate.enter()
+        right = yield from place.gate.enter()
         try:
             call.queue = (call.queue or 0.0) + time.perf_counter() - begun
             return (yield from self._paced(place, call, request, proceed))
         finally:
-            place.gate.leave()
+            right.leave()
 
     def _paced(self, place: _Place, call: Call, request: Request, proceed: Proceed) -> Flow[Reply]:
         if place.pace is not None:

@@ -13,6 +13,7 @@ import tenacity
 
 from aiaas_sdk.errors import (
     AiaasError,
+    CircuitOpenError,
     ConnectError,
     ConnectionLostError,
     DeadlineExceededError,
@@ -76,12 +77,14 @@ class RetryPolicy:
         state = tenacity.RetryCallState(retrying, fn=None, args=(), kwargs={})
         retrying.iter(retry_state=state)
         state.set_exception(failure)
-        paid = 0.0
+        paid, reason = 0.0, _failure(state)
         while True:
             action = retrying.iter(retry_state=state)
             if isinstance(action, tenacity.DoAttempt):
                 try:
                     state.set_result((yield from proceed(call, request)))
+                except CircuitOpenError:  # these attempts opened it: what they failed with says more
+                    raise reason from None
                 except Exception:
                     state.set_exception(sys.exc_info())  # type: ignore[arg-type]
             elif isinstance(action, tenacity.DoSleep):

@@ -13,11 +13,15 @@ __all__ = ["Chat", "Choice", "Embedded", "Spoken", "ToolSpec"]
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool that the model may ask for; `parameters` is the JSON schema of its arguments."""
+    """A tool that the model may ask for; `parameters` is the JSON schema of its arguments.
+
+    `strict`: the arguments must fit the schema, for peers that can see to that.
+    """
 
     name: str
     description: str
     parameters: Mapping[str, Any]
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)

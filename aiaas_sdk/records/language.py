@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -23,6 +23,7 @@ __all__ = [
     "Prompt",
     "Sampling",
     "Stream",
+    "Tool",
     "ToolCall",
 ]
 
@@ -47,6 +48,10 @@ class Sampling(TypedDict, total=False):
     n: int
     logprobs: int
     timeout: float | None
+
+
+Tool: TypeAlias = "Callable[..., Any] | Mapping[str, Any]"
+"""A typed function; or a tool as OpenAI's API has it, which the model may ask for and nobody runs here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +209,12 @@ class Generation(Served):
     @property
     def message(self) -> Message:
         return Message("assistant", self.text, self.tool_calls)
+
+    def replaced(self, text: str, others: tuple[Generation, ...] = ()) -> Generation:
+        """The same with another text, and other further answers."""
+        return _generation(
+            self._call, text, self.finish_reason, self.reasoning, self.tool_calls, self.logprobs, others
+        )
 
     def __repr__(self) -> str:
         return f"<Generation of {len(self.text)} characters, {self.finish_reason}, by {self.model} ({self.backend})>"

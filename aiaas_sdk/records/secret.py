@@ -22,12 +22,11 @@ class Secret:
     when a peer refuses its answer (401) or when the seconds are over for which it said that its answer is good.
     """
 
-    __slots__ = ("_from", "source")
+    __slots__ = ("_value", "source")
 
-    def __init__(self, read: Callable[[], str], source: str) -> None:
-        """`read` gives the value, for each request anew and at once; what may take time goes through `of`."""
-        self._from: Source = Text(read)
-        self.source = source
+    def __init__(self, value: Source, source: str) -> None:
+        """`of`, `file` and `aiaas.env` make one; `source` completes "the ..." in messages."""
+        self._value, self.source = value, source
 
     @classmethod
     def of(cls, value: str | Secret | Callable[[], Answer], source: str = "argument api_key") -> Secret:
@@ -39,12 +38,12 @@ class Secret:
         if isinstance(value, Secret):
             return value
         if isinstance(value, str):
-            return cls(Hidden(value).reveal, source)
+            return cls(Text(Hidden(value).reveal), source)
         if not callable(value):
             kind = type(value).__name__
             del value
             raise ConfigError(f"the {source} is a {kind}", hint="Give text, aiaas.env(NAME), a file or a function")
-        return cls._made(Function(value), f"function {getattr(value, '__qualname__', type(value).__name__)}")
+        return cls(Function(value), f"function {getattr(value, '__qualname__', type(value).__name__)}")
 
     @classmethod
     def file(cls, path: str | PathLike[str]) -> Secret:
@@ -53,13 +52,7 @@ class Secret:
         A file that every user of the machine may read is used, and a warning says so.
         """
         absolute = os.path.abspath(os.path.expanduser(os.fspath(path)))
-        return cls._made(File(absolute), f"file {absolute}")
-
-    @classmethod
-    def _made(cls, origin: Source, source: str) -> Secret:
-        made = cls.__new__(cls)
-        made._from, made.source = origin, source
-        return made
+        return cls(File(absolute), f"file {absolute}")
 
     # ------------------------------------------------------------ the value
     def reveal(self) -> str:
@@ -80,11 +73,11 @@ class Secret:
         The future is the caller's own, to be cancelled when nobody waits any more. It never fails; its result is the
         problem, which is the same for all who asked while the function was at work.
         """
-        return self._from.asked(stale)
+        return self._value.asked(stale)
 
     def current(self) -> Hidden:
         """The value as it is known now, which `asked` has made sure of. ConfigError as `reveal`."""
-        value = self._from.value()
+        value = self._value.value()
         if isinstance(value, Hidden):
             value = checked(value)
         if isinstance(value, Problem):
@@ -116,7 +109,7 @@ def env(name: str) -> Secret:
     if not names_variable(name):
         del name
         raise ConfigError("aiaas.env was given what isn't the name of a variable", hint='Write aiaas.env("MY_KEY")')
-    return Secret(lambda: os.environ.get(name, ""), f"environment variable {name}")
+    return Secret(Text(lambda: os.environ.get(name, "")), f"environment variable {name}")
 
 
 def names_variable(text: str) -> bool:
@@ -139,7 +132,7 @@ def hide(options: Any) -> None:
 
 
 def _hidden(headers: Any) -> dict[str, Hidden | Secret]:
-    made = {name: _value(value) for name, value in headers.items()} if isinstance(headers, Mapping) else type(headers)
+    made = {name: _header(value) for name, value in headers.items()} if isinstance(headers, Mapping) else type(headers)
     del headers
     if isinstance(made, type):
         raise ConfigError(f"headers is a {made.__name__}", hint='Give a mapping: headers={"x-tenant": "a"}')
@@ -150,7 +143,7 @@ def _hidden(headers: Any) -> dict[str, Hidden | Secret]:
     return made
 
 
-def _value(value: Any) -> Any:
+def _header(value: Any) -> Any:
     """A header's value, hidden; of what can't be one, the type."""
     if isinstance(value, str):
         return Hidden(value)

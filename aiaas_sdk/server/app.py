@@ -1,28 +1,29 @@
 """The ASGI application: routes, and the one shape of every answer that says no.
 
-Each error is `{"error": "<text>"}` with `Content-Type: application/json` and nothing behind it: kserve's client
-compares the whole header, tritonclient reads the member. Exceptions end here, because a server that sees one
-closes the connection, and the next request on it is lost.
+Each error is JSON, of the form that its path's clients read, with `Content-Type: application/json` and nothing behind
+it: kserve's client compares the whole header. Exceptions end here, because a server that sees one closes the
+connection, and the next request on it is lost.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Iterator
 from typing import Any, Unpack
 
-from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
 from aiaas_sdk.errors import AiaasError, ConfigError
 from aiaas_sdk.records.options import Options
+from aiaas_sdk.server import oip, openai
 from aiaas_sdk.server.bodies import MAX_BODY, MAX_INFLATED, LeftError, drain
-from aiaas_sdk.server.errors import RefusedError, phrase, refusal
+from aiaas_sdk.server.callers import request_id
+from aiaas_sdk.server.errors import RefusedError, error_body, in_openai_form, phrase, refusal
 from aiaas_sdk.server.hosting import QUEUE, Hosting, Targets
-from aiaas_sdk.server.oip import Endpoints
 
 __all__ = ["App", "create_app"]
 
@@ -49,8 +50,10 @@ class App:
         self.hosting = hosting
         self.draining = False
         self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
-        self._oip = Endpoints(hosting, max_body=max_body, max_inflated=max_inflated, draining=lambda: self.draining)
-        self._router = Router(self._oip.routes(), redirect_slashes=False, lifespan=lambda _: self.hosting.running())
+        limits = {"max_body": max_body, "max_inflated": max_inflated}
+        self._oip = oip.Endpoints(hosting, **limits, draining=lambda: self.draining)
+        routes = [*self._oip.routes(), *openai.Endpoints(hosting, **limits).routes()]
+        self._router = Router(routes, redirect_slashes=False, lifespan=lambda _: self.hosting.running())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -61,7 +64,7 @@ class App:
             await send({"type": "websocket.close", "code": 1000})
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sending = _Sending(self, send)
+        sending = _Sending(self, scope, send)
         try:
             await self._performed(scope, receive, sending)
         except LeftError:
@@ -69,7 +72,7 @@ class App:
         except Exception as error:
             if sending.started:  # an answer can't be taken back; the server closes the connection
                 raise
-            await _refuse(_refused(error), receive, sending)
+            await _refuse(_refused(error), scope, receive, sending)
 
     async def _performed(self, scope: Scope, receive: Receive, send: Send) -> None:
         _check_head(scope, self._hosts)
@@ -82,19 +85,31 @@ class App:
 
 
 class _Sending:
-    """ASGI's `send`, which knows whether an answer has begun."""
+    """ASGI's `send`, which knows whether an answer has begun, and adds the headers of every answer."""
 
-    __slots__ = ("_app", "_send", "started")
+    __slots__ = ("_app", "_begun", "_request_id", "_send", "started")
 
-    def __init__(self, app: App, send: Send) -> None:
+    def __init__(self, app: App, scope: Scope, send: Send) -> None:
         self._app, self._send, self.started = app, send, False
+        self._request_id: bytes | None = None
+        if in_openai_form(scope["path"]):
+            self._begun = time.perf_counter()
+            told = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+            scope["aiaas.request_id"] = request_id(told.decode("latin-1"))
+            self._request_id = scope["aiaas.request_id"].encode()
 
     async def __call__(self, message: Message) -> None:
         if not self.started:
             self.started = True
-            if self._app.draining:
-                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            message["headers"] = [*message.get("headers", ()), *self._added()]
         await self._send(message)
+
+    def _added(self) -> Iterator[tuple[bytes, bytes]]:
+        if self._app.draining:
+            yield b"connection", b"close"
+        if self._request_id is not None:
+            yield b"x-request-id", self._request_id
+            yield b"openai-processing-ms", str(round(1000 * (time.perf_counter() - self._begun))).encode()
 
 
 # ---------------------------------------------------------------- saying no
@@ -118,17 +133,17 @@ def _refused(error: Exception) -> RefusedError:
 _ROUTING = {404: "there is nothing at this path", 405: "this path doesn't take this method"}
 
 
-async def _refuse(refused: RefusedError, receive: Receive, send: Send) -> None:
-    body = to_json({"error": refused.message})
+async def _refuse(refused: RefusedError, scope: Scope, receive: Receive, send: Send) -> None:
+    told = error_body(refused, scope["path"])
     headers = [
         (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
+        (b"content-length", str(len(told)).encode()),
         *refused.header_lines(),
     ]
     if refused.unread:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": refused.unread})
+    await send({"type": "http.response.body", "body": told, "more_body": refused.unread})
     if refused.unread:
         await drain(receive)
         await send({"type": "http.response.body", "body": b""})

@@ -10,8 +10,9 @@ import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import to_json
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from aiaas_sdk.server.errors import RefusedError, error_body
 
 __all__ = ["protocol_class"]
 
@@ -76,12 +77,13 @@ class _Patience(asyncio.Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.transport.abort()
             return
-        body = to_json({"error": message})
+        path = (getattr(self, "url", None) or b"").decode("latin-1").partition("?")[0]
+        told = error_body(RefusedError(status.value, message), path)
         head = (
             f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            f"content-length: {len(told)}\r\nconnection: close\r\n\r\n"
         )
-        self.transport.write(head.encode() + body)
+        self.transport.write(head.encode() + told)
         self.transport.close()
 
 

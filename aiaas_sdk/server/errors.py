@@ -1,7 +1,8 @@
 """What a client is told: an `AiaasError` as a status and one sentence, without what is the operator's business.
 
-A client's own mistakes are 400. What the operator has to mend (a broken bundle, a wrong key for the endpoint
-behind a gateway) is told in general words; the log has the particulars.
+Below /v1 it is told in OpenAI's form, `{"error": {"message", "type", "param", "code"}}`, anywhere else in that of the
+Open Inference Protocol, `{"error": "<text>"}`. A client's own mistakes are 400. What the operator has to mend (a broken
+bundle, a wrong key for the endpoint behind a gateway) is told in general words; the log has the particulars.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from http import HTTPStatus
+from typing import Any
+
+from pydantic_core import to_json
 
 from aiaas_sdk.errors import (
     AiaasError,
@@ -18,23 +22,26 @@ from aiaas_sdk.errors import (
     ClosedError,
     ConnectError,
     ConnectionLostError,
+    ContextLengthError,
     DeadlineExceededError,
     InputError,
     InvalidRequestError,
     ModelError,
     ModelNotFoundError,
     ModelNotReadyError,
+    OutputError,
     PayloadTooLargeError,
     PermissionDeniedError,
     PrivacyError,
     ProtocolError,
     RateLimitedError,
     StatusError,
+    StreamInterruptedError,
     UnavailableError,
     UnsupportedOperationError,
 )
 
-__all__ = ["RefusedError", "phrase", "refusal"]
+__all__ = ["RefusedError", "error_body", "in_openai_form", "phrase", "refusal"]
 
 PAUSE = 1.0
 """Seconds that a client is asked to wait where nobody knows better."""
@@ -49,6 +56,7 @@ _STATUSES: Sequence[tuple[type[AiaasError], int]] = (  # the first that fits
     (RateLimitedError, 429),
     (BudgetExceededError, 429),
     (ModelError, 500),
+    (OutputError, 500),
     (ModelNotReadyError, 503),
     (CircuitOpenError, 503),
     (ClosedError, 503),
@@ -57,8 +65,18 @@ _STATUSES: Sequence[tuple[type[AiaasError], int]] = (  # the first that fits
     (PermissionDeniedError, 502),
     (ConnectError, 502),
     (ConnectionLostError, 502),
+    (StreamInterruptedError, 502),
     (StatusError, 502),
 )
+
+_CODES: Sequence[tuple[type[AiaasError], str]] = (
+    (ModelNotFoundError, "model_not_found"),
+    (ContextLengthError, "context_length_exceeded"),
+    (RateLimitedError, "rate_limit_exceeded"),
+    (BudgetExceededError, "insufficient_quota"),
+    (OutputError, "output_mismatch"),
+)
+"""Codes that say what no status does: OpenAI's, and one of ours."""
 
 _IN_GENERAL: Sequence[tuple[type[AiaasError], str]] = (
     (AuthenticationError, "the endpoint behind this gateway refused the gateway's credential"),
@@ -76,6 +94,8 @@ class RefusedError(Exception):
         retry_after: seconds for the header Retry-After, None for no such header.
         headers: further headers of the answer.
         unread: the rest of the request's body isn't worth reading; the connection ends with the answer.
+        code, param: OpenAI's code of the error, and the member of the request that is meant.
+        output: what the model said, where that is what's wrong.
     """
 
     def __init__(
@@ -86,9 +106,13 @@ class RefusedError(Exception):
         retry_after: float | None = None,
         headers: Sequence[tuple[bytes, bytes]] = (),
         unread: bool = False,
+        code: str | None = None,
+        param: str | None = None,
+        output: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.message = status, message
+        self.code, self.param, self.output = code, param, output
         self.retry_after, self.headers, self.unread = retry_after, headers, unread
 
     def header_lines(self) -> list[tuple[bytes, bytes]]:
@@ -96,6 +120,31 @@ class RefusedError(Exception):
         if self.retry_after is None:
             return list(self.headers)
         return [*self.headers, (b"retry-after", str(max(1, math.ceil(self.retry_after))).encode())]
+
+
+def in_openai_form(path: str) -> bool:
+    """Whether errors of this path are told in OpenAI's form."""
+    return path == "/v1" or path.startswith("/v1/")
+
+
+def error_body(refused: RefusedError, path: str) -> bytes:
+    """The body of the answer that says no."""
+    told: Any = {"error": refused.message}
+    if in_openai_form(path):
+        kind = _KINDS.get(refused.status, "invalid_request_error" if refused.status < 500 else "server_error")
+        told = {"error": {"message": refused.message, "type": kind, "param": refused.param, "code": refused.code}}
+        if refused.output is not None:
+            told["error"]["output"] = refused.output
+    return to_json(told)
+
+
+_KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    503: "service_unavailable",
+}
+"""The types of OpenAI's errors that aren't told by whose fault it is."""
 
 
 def phrase(status: int) -> str:
@@ -117,14 +166,22 @@ def refusal(error: AiaasError, *, name: str, hidden: Sequence[str] = (), remote:
     if status == 503 and wait is None:
         wait = PAUSE
     return RefusedError(
-        status, _message(error, status, name, hidden), retry_after=wait if status in (429, 503) else None
+        status,
+        _message(error, status, name, hidden),
+        retry_after=wait if status in (429, 503) else None,
+        # it was asked for again already
+        headers=[(b"x-should-retry", b"false")] if isinstance(error, OutputError) else (),
+        code=next((code for kind, code in _CODES if isinstance(error, kind)), None),
+        output=error.text if isinstance(error, OutputError) else None,
     )
 
 
 def _status(error: AiaasError, remote: bool) -> int:
     if isinstance(error, UnavailableError):
         return error.status if error.status in (502, 503, 504) else 503
-    if isinstance(error, ProtocolError):  # a model here that breaks its own signature has failed
+    if isinstance(error, ProtocolError) and not isinstance(
+        error, OutputError
+    ):  # a model here that breaks its own signature has failed
         return 502 if remote else 500
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 503)
 

@@ -21,6 +21,7 @@ from aiaas_sdk.errors import (
     ConfigError,
     DeadlineExceededError,
     ModelNotFoundError,
+    ModelNotReadyError,
     UnsupportedOperationError,
 )
 from aiaas_sdk.finding import check_options, find
@@ -28,7 +29,7 @@ from aiaas_sdk.model import AsyncModel
 from aiaas_sdk.records.model import ModelInfo
 from aiaas_sdk.records.options import ENGINE_OPTIONS
 from aiaas_sdk.registry import backend_class
-from aiaas_sdk.server.errors import PAUSE, RefusedError
+from aiaas_sdk.server.errors import PAUSE, RefusedError, refusal
 
 __all__ = ["QUEUE", "Hosted", "Hosting", "Targets"]
 
@@ -38,8 +39,8 @@ logger = logging.getLogger("aiaas_sdk.server")
 QUEUE = 256
 """Calls of one model that may wait or run at once; a further one is told 503 at once."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between two tries to open a model behind an endpoint
-_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)=(.+)", re.DOTALL)
-_NAME = re.compile(r"[^/\x00-\x1f\x7f]{1,200}")
+_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._/-]*)=(.+)", re.DOTALL)
+_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 
 
 class Hosted:
@@ -92,6 +93,17 @@ class Hosted:
         words = (str(self.address), self._text, f"{self.address.scheme}:{self.address.target}", self.address.target)
         # a short word could be anybody's
         return tuple(word for word in words if ":" in word or "/" in word or os.sep in word)
+
+    # ------------------------------------------------------------ saying no
+    def told(self, error: AiaasError) -> RefusedError:
+        """What a client is told of an error of this model."""
+        return refusal(error, name=self.name, hidden=self.hidden, remote=self.remote)
+
+    def not_ready(self) -> RefusedError:
+        """What a client is told who asks before it can serve: 503, whatever has failed."""
+        told = self.told(self.failure or ModelNotReadyError(f"model {self.name!r} isn't ready yet"))
+        told.status = 503
+        return told
 
     # ------------------------------------------------------------ opening
     async def opened(self) -> ModelInfo:
@@ -283,7 +295,7 @@ def _named(target: str) -> Iterator[tuple[str, str]]:
             raise ConfigError(f"{target} holds no model", hint="aiaas.save(module, path, example=...) writes one")
         yield from ((_checked(name), f"torch:{folder}") for name, folder in found.items())
     elif named := _NAMED.fullmatch(target):
-        yield named[1], named[2]
+        yield _checked(named[1]), named[2]
     else:
         yield _checked(_own_name(parse(target))), target
 
@@ -295,11 +307,11 @@ def _own_name(address: Address) -> str:
     if address.scheme == "torch":
         return Path(address.target).resolve().name
     last = address.target.rstrip("/").rpartition("/")[2]
-    return last if re.fullmatch(r"[\w.-]+", last) else address.scheme
+    return last if re.fullmatch(r"(?!v\d+$)[\w.-]+", last) else address.scheme  # /v1 ends an address of OpenAI's kind
 
 
 def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name) or name in (".", ".."):
+    if not _NAME.fullmatch(name) or {"", ".", ".."} & set(name.split("/")):
         raise AddressError(f"{name[:80]!r} can't be the name of a served model", hint="Give one: NAME=ADDRESS")
     return name
 

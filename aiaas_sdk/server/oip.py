@@ -19,8 +19,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from aiaas_sdk._version import __version__
-from aiaas_sdk.backends.base import ATTEMPT, TIMEOUT
-from aiaas_sdk.errors import AiaasError, InputError, ModelNotReadyError
+from aiaas_sdk.errors import AiaasError, InputError
 from aiaas_sdk.flow import Buffer
 from aiaas_sdk.model import AsyncModel
 from aiaas_sdk.observing import pass_on
@@ -28,7 +27,8 @@ from aiaas_sdk.records.model import ModelInfo
 from aiaas_sdk.records.options import UNSET, Unset
 from aiaas_sdk.records.prediction import Prediction
 from aiaas_sdk.server.bodies import MAX_BODY, MAX_INFLATED, read_body
-from aiaas_sdk.server.errors import RefusedError, refusal
+from aiaas_sdk.server.callers import allowed, retries_himself
+from aiaas_sdk.server.errors import RefusedError
 from aiaas_sdk.server.hosting import Hosted, Hosting
 from aiaas_sdk.server.leaving import Attended
 from aiaas_sdk.wire import oip
@@ -110,17 +110,17 @@ class Endpoints:
             model = await hosted.version(request.path_params.get("version"))
             return _json(oip.encode_metadata(_metadata(hosted, await model.info())))
         except AiaasError as error:
-            raise _told(error, hosted) from error
+            raise hosted.told(error) from error
 
     async def model_ready(self, request: Request) -> Response:
         hosted = self._hosting.named(request.path_params["model"])
         try:
             ready = await hosted.ready(request.path_params.get("version"))
         except AiaasError as error:
-            told = _told(error, hosted)
+            told = hosted.told(error)
             raise RefusedError(404 if told.status == 404 else 503, told.message) from error
         if not ready:
-            raise _told(hosted.failure or ModelNotReadyError(f"model {hosted.name!r} isn't ready yet"), hosted, 503)
+            raise hosted.not_ready()
         return _json(to_json({"name": hosted.name, "ready": True}))
 
     # ------------------------------------------------------------ infer
@@ -143,11 +143,11 @@ class Endpoints:
         try:
             model = await hosted.version(version)
             request = await _decoded(headers, body, await model.info())
-            model = hosted.once(model) if ATTEMPT in headers else model
-            answer = await _predicted(model, request, _allowed(headers, hosted.timeout))
+            model = hosted.once(model) if retries_himself(headers) else model
+            answer = await _predicted(model, request, allowed(headers, hosted.timeout))
             return await _encoded(answer, request, hosted.name)
         except AiaasError as error:
-            told = _told(error, hosted)
+            told = hosted.told(error)
             if told.status >= 500:
                 which = clean(request.id, 80) if request is not None and request.id else "without id"
                 logger.error("request %s of model %r: %s", which, hosted.name, error, exc_info=error.__cause__)
@@ -217,20 +217,6 @@ def _timeout(request: oip.InferRequest, allowed: float | None) -> float | Unset:
     return limit if not value or (allowed is not None and seconds > allowed) else seconds
 
 
-def _allowed(headers: Mapping[str, str], allowed: float | None) -> float | None:
-    """Seconds for which the call may run: no longer than whoever sent it waits.
-
-    Raises:
-        RefusedError: 504, it isn't waited for any more.
-    """
-    text = headers.get(TIMEOUT, "")
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        return allowed
-    if not int(text):
-        raise RefusedError(504, "the caller's time has run out")
-    return min(int(text) / 1000, allowed or float("inf"))
-
-
 async def _predicted(model: AsyncModel[Any, Any], request: oip.InferRequest, allowed: float | None) -> Prediction:
     outputs = None if request.outputs is None else [output.name for output in request.outputs]
     return await model.predict(request.inputs, outputs=outputs, timeout=_timeout(request, allowed))
@@ -274,12 +260,6 @@ def _json(content: bytes) -> Response:
     return Response(content, media_type="application/json")
 
 
-def _told(error: AiaasError, hosted: Hosted, status: int | None = None) -> RefusedError:
-    told = refusal(error, name=hosted.name, hidden=hosted.hidden, remote=hosted.remote)
-    told.status = status or told.status
-    return told
-
-
 # ---------------------------------------------------------------- what is known of a model
 def _metadata(hosted: Hosted, info: ModelInfo) -> oip.ModelMetadata:
     """Its signature, and in `parameters` the facts that a client of ours shows as its own."""
@@ -315,7 +295,7 @@ def _rows(hosted: Hosted) -> list[dict[str, Any]]:
     if hosted.info is None:
         if hosted.failure is None:
             return [{"name": hosted.name, "state": "LOADING"}]
-        return [{"name": hosted.name, "state": "UNAVAILABLE", "reason": _told(hosted.failure, hosted).message}]
+        return [{"name": hosted.name, "state": "UNAVAILABLE", "reason": hosted.told(hosted.failure).message}]
     rows = []
     for version in hosted.versions or (None,):
         row = {"name": hosted.name} if version is None else {"name": hosted.name, "version": version}

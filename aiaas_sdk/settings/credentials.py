@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from aiaas_sdk.records.hidden import Hidden
 from aiaas_sdk.records.secret import Secret, names_variable
+from aiaas_sdk.records.sources import Text
 from aiaas_sdk.settings.values import MisfitError, nearest, what
 
 __all__ = ["KEYS", "credential", "origin_of", "sealed"]
@@ -53,7 +54,7 @@ def credential(table: Any, path: Path, environ: Mapping[str, str]) -> Secret:
     if key == "api_key_env":
         if not names_variable(value):
             raise MisfitError("isn't the name of a variable", key, "The key itself is api_key")
-        return Secret(lambda: environ.get(value, ""), f"environment variable {value}")
+        return Secret(Text(lambda: environ.get(value, "")), f"environment variable {value}")
     return Secret.file(path.parent / os.path.expanduser(value))
 
 

@@ -7,6 +7,7 @@ import contextlib
 from functools import partial
 from typing import Any, TypeVar
 
+from aiaas_sdk.errors import AiaasError
 from aiaas_sdk.flow import Buffer, Reply, Request
 from aiaas_sdk.transport.courier import Courier
 from aiaas_sdk.transport.plain import wait_ready
@@ -71,8 +72,14 @@ async def _wait(step: Step) -> Any:
         except NotImplementedError:  # the Proactor loop (Windows) watches no sockets
             step = Settled(started(partial(wait_ready, step)), step.until)
     if type(step) is Awaited:
-        async with asyncio.timeout(left(step.until)):
-            return await step.work()
+        try:
+            async with asyncio.timeout(left(step.until)):
+                return await step.work()
+        except AiaasError:
+            raise
+        except TimeoutError:
+            pass
+        raise TimeoutError  # another one, without the frames of a transport, which hold headers
     assert type(step) is Settled
     outcome, loop = step.future, asyncio.get_running_loop()
     future: asyncio.Future[int] = loop.create_future()

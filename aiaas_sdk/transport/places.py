@@ -45,24 +45,36 @@ class Places:
 
     def enter(self, until: float | None) -> Steps[Place]:
         """A place, now or when its turn has come. Raises TimeoutError; a wait that is given up takes none."""
-        if not self._waiting:
-            with contextlib.suppress(IndexError):
-                return self._free.popleft()
-        turn: Future[Place] = Future()
-        self._waiting.append(turn)
-        self._match()
+        if (place := self.free()) is not None:
+            return place
+        turn = self.turn()
         try:
             return (yield from settled(turn, until))
         except BaseException:
-            self._give_up(turn)
+            self.give_up(turn)
             raise
+
+    def free(self) -> Place | None:
+        """A place, if one is free and nobody waits."""
+        if not self._waiting:
+            with contextlib.suppress(IndexError):
+                return self._free.popleft()
+        return None
+
+    def turn(self) -> Future[Place]:
+        """What is set when one's turn has come."""
+        turn: Future[Place] = Future()
+        self._waiting.append(turn)
+        self._match()
+        return turn
 
     def give(self) -> None:
         """One more is free."""
         self._free.append(Place(self._self))
         self._match()
 
-    def _give_up(self, turn: Future[Place]) -> None:
+    def give_up(self, turn: Future[Place]) -> None:
+        """Whoever waited for it does no more."""
         if not turn.cancel():  # its turn had come all the same
             turn.add_done_callback(lambda came: came.result().leave())
             return

@@ -15,14 +15,22 @@ from typing import Any
 import numpy as np
 from pydantic_core import from_json
 
-from aiaas_sdk.errors import AiaasError, InputError, ProtocolError, UnsupportedOperationError
+from aiaas_sdk.errors import (
+    AiaasError,
+    ContextLengthError,
+    InputError,
+    OutputError,
+    ProtocolError,
+    UnsupportedOperationError,
+)
 from aiaas_sdk.flow import Buffer
-from aiaas_sdk.records.chat import Chat, Choice, Embedded, Spoken
+from aiaas_sdk.records.chat import Chat, Choice, Embedded, Spoken, ToolSpec
 from aiaas_sdk.records.language import Attachment, Delta, Message, ToolCall
 from aiaas_sdk.wire.status import excerpt, status_error
 
 __all__ = [
     "Assembler",
+    "coded_error",
     "decode_answer",
     "decode_embeddings",
     "decode_models",
@@ -44,10 +52,7 @@ def encode_chat(model: str, chat: Chat, *, limit: str = "max_tokens", stream: bo
     if "logprobs" in chat.sampling:
         body |= {"logprobs": True, "top_logprobs": chat.sampling["logprobs"]}
     if chat.tools:
-        body["tools"] = [
-            {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": t.parameters}}
-            for t in chat.tools
-        ]
+        body["tools"] = [_tool(tool) for tool in chat.tools]
     if chat.schema is not None:
         name, schema = chat.schema
         body["response_format"] = {"type": "json_schema", "json_schema": {"name": name, "schema": schema}}
@@ -84,6 +89,11 @@ def _sampling(sampling: Mapping[str, Any], limit: str) -> dict[str, Any]:
 
 def _streamed(body: dict[str, Any], stream: bool) -> dict[str, Any]:
     return {**body, "stream": True, "stream_options": {"include_usage": True}} if stream else body
+
+
+def _tool(tool: ToolSpec) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": {**function, "strict": True} if tool.strict else function}
 
 
 def _message(message: Message) -> dict[str, Any]:
@@ -291,7 +301,24 @@ def event_error(document: Mapping[str, Any]) -> AiaasError:
     codes = [told.get("code"), told.get("status"), told.get("type"), told.get("http_status_code")]
     status = next((code for code in codes if type(code) is int and 400 <= code < 600), None)
     status = status or next((_BY_KIND[code] for code in codes if isinstance(code, str) and code in _BY_KIND), 500)
-    return status_error(status, {}, json.dumps({"error": error}).encode(), verb=True)
+    body = json.dumps({"error": error}).encode()
+    return coded_error(body, status_error(status, {}, body, verb=True))
+
+
+def coded_error(body: Buffer, error: AiaasError) -> AiaasError:
+    """The error for a body with a code that says what no status does: OpenAI's, or one of `aiaas serve`."""
+    try:
+        document = from_json(bytes(body))
+    except ValueError:
+        return error
+    found = document.get("error") if isinstance(document, dict) else None
+    told: Mapping[str, Any] = found if isinstance(found, dict) else {}
+    details = {"status": error.status, "request_id": error.request_id}
+    if told.get("code") == "context_length_exceeded":
+        return ContextLengthError(error.message, hint="Send less, or ask for less with max_tokens", **details)
+    if told.get("code") == "output_mismatch" and isinstance(told.get("output"), str):
+        return OutputError(error.message, text=told["output"], hint="Its text is in .text", **details)
+    return error
 
 
 class ToolPieces:

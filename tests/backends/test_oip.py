@@ -130,6 +130,20 @@ def test_an_address_without_a_model_says_how_to_name_one() -> None:
     backend.prepare()
 
 
+@pytest.mark.parametrize("name", ["..", ".", "a/../../b", "..\\..", "a\r\nb", "a\0b", "a\u202eb", "x" * 70_000])
+def test_the_name_of_a_model_leads_nowhere_else(name: str) -> None:
+    """K04."""
+    with pytest.raises(AddressError, match="option model"):
+        OipBackend(parse("http://127.0.0.1:8000"), {"model": name}).prepare()
+
+
+def test_the_name_of_a_model_is_percent_encoded() -> None:
+    backend = OipBackend(parse("http://h"), {"model": "a/b?c#d %2e é"})
+    backend.prepare()
+    _, sent = play(backend.opening(Call("open")), answer({"name": "t"}), answer(METADATA))
+    assert sent[1].url == "http://h/v2/models/a%2Fb%3Fc%23d%20%252e%20%C3%A9"
+
+
 @pytest.mark.parametrize(("status", "ready"), [(200, True), (400, False), (404, False), (503, False)])
 def test_readiness_in_every_servers_words(status: int, ready: bool) -> None:
     assert play(opened().readiness(Call("ready")), Reply(status, {}, b""))[0] is ready

@@ -414,17 +414,17 @@ def test_x07_r08_a_forward_pass_past_its_deadline_fails_on_time_and_keeps_its_sl
     load: Any, sleeper: Path, caplog: pytest.LogCaptureFixture, fails: int
 ) -> None:
     OVERLAPS.clear()
-    slow_input = np.array([[1, fails, 0]], np.float32)
+    slow_input = np.array([[0.7, fails, 0]], np.float32)
     with load(str(sleeper)) as model, caplog.at_level(logging.WARNING, "aiaas_sdk"):
         model.predict(X * 0)
         begun = time.monotonic()
         with pytest.raises(aiaas.DeadlineExceededError):
-            model.predict(slow_input, timeout=0.3)
-        assert time.monotonic() - begun < 0.3 + 0.25
+            model.predict(slow_input, timeout=0.2)
+        assert time.monotonic() - begun < 0.2 + 0.25
         with pytest.raises(aiaas.DeadlineExceededError):
             model.predict(np.array([[0.01, 0, 0]], np.float32), timeout=0.2)
         assert model.predict(np.array([[0.01, 0, 0]], np.float32), timeout=5).array[0, 0] == np.float32(0.02)
-        assert time.monotonic() - begun >= 1
+        assert time.monotonic() - begun >= 0.7
         assert max(OVERLAPS) == 1
         late = [record.getMessage() for record in caplog.records if "abandoned" in record.getMessage()]
         assert len([line for line in late if "failed" in line]) == fails

@@ -318,7 +318,6 @@ def test_s10_r07_work_that_may_have_been_done_is_not_asked_for_again(
     assert len(server.requests) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="errors of such verbs don't say yet that the outcome is unknown")
 @pytest.mark.parametrize("fault", [status(502), reset()], ids=lambda fault: fault.name)
 def test_s10_r07_the_error_says_that_the_outcome_is_unknown(server: FaultServer, once: Any, fault: Fault) -> None:
     server.on("predict", then=fault)
@@ -418,15 +417,15 @@ def test_s13_opening_says_it_too_and_without_a_deadline_nothing_is_said(case: An
     assert not any((seen.document or {}).get("parameters", {}).get("timeout") for seen in case.server.requests)
 
 
-@pytest.mark.parametrize(("name", "told"), [("triton", True), ("aiaas", False), ("kserve", False), ("mlserver", False)])
-def test_s13_triton_is_told_in_microseconds(case: Any, name: str, told: bool) -> None:
+@pytest.mark.parametrize("name", ["triton", "aiaas", "kserve", "mlserver"])
+def test_s13_the_peer_is_told_in_microseconds_too(case: Any, name: str) -> None:
     server = {"name": name, "version": "1", "extensions": ["binary_tensor_data"]}
     case.server.on("server", content(server))
     case.open(timeout=4)
     case.passes()
     timeout = case.server.requests[0].document.get("parameters", {}).get("timeout")
-    assert (timeout is not None) is told
-    assert not told or (isinstance(timeout, int) and 3_000_000 < timeout <= 4_000_000)
+    assert isinstance(timeout, int)
+    assert 3_000_000 < timeout <= 4_000_000
 
 
 # ---------------------------------------------------------------- opening
@@ -473,12 +472,12 @@ def test_s14_what_lasts_while_opening_has_its_class_and_address(case: Any, verb:
 @pytest.mark.parametrize("fault", [stall(), drip("body")], ids=lambda fault: fault.name)
 def test_s14_opening_ends_with_the_deadline_of_the_call(case: Any, verb: str, fault: Fault) -> None:
     case.server.on(verb, then=fault)
-    model = case.load(timeout=0.3)
+    model = case.load(timeout=0.2)
     begun = time.monotonic()
     with pytest.raises(aiaas.DeadlineExceededError):
         model.ready()
     # `ready` opens the model within one deadline, and asks within a second one
-    assert time.monotonic() - begun < 0.3 + SLACK
+    assert time.monotonic() - begun < 0.2 + SLACK
 
 
 @pytest.mark.parametrize("code", [404, 405, 501])

@@ -183,7 +183,7 @@ def test_r06_a_model_that_loads_is_waited_for_with_few_requests_and_one_line(
         assert model.predict(X).attempts == 1
     times = [seen.time for seen in case.server.of("metadata")]
     pauses = [gap for gap in (later - earlier for earlier, later in itertools.pairwise(times)) if gap > 0.3]
-    assert len(times) <= 8
+    assert len(times) <= 4
     assert pauses == sorted(pauses)
     lines = [record for record in caplog.records if record.levelno == logging.INFO and "ready" in record.getMessage()]
     assert len(lines) == 1
@@ -223,7 +223,8 @@ def test_r10_behind_a_gateway_the_model_works_once_for_a_caller_that_leaves(load
     server.on("predict", then=slow(1.5))
     with serve_in_thread([f"far={server.address}"]) as url, load(f"{url}/v2/models/far", timeout=5) as model:
         begun = time.monotonic()
-        with pytest.raises(aiaas.DeadlineExceededError):
+        # the gateway's own 504 may come a moment before
+        with pytest.raises((aiaas.DeadlineExceededError, aiaas.UnavailableError)):
             model.predict(X, timeout=0.5)
         assert time.monotonic() - begun < 0.5 + SLACK
         time.sleep(1.2)  # a gateway without a deadline would ask again by now
@@ -232,11 +233,11 @@ def test_r10_behind_a_gateway_the_model_works_once_for_a_caller_that_leaves(load
 
 
 @pytest.mark.slow
-def test_r10_a_gateway_leaves_retrying_to_its_client(load: Any, server: FaultServer) -> None:
+def test_r10_a_gateway_leaves_retrying_to_its_client(server: FaultServer) -> None:
     server.on("predict", then=status(503))
     with (
         serve_in_thread([f"far={server.address}"]) as url,
-        load(f"{url}/v2/models/far", timeout=5, retry=aiaas.Retry(wait=0.02)) as model,
+        aiaas.load(f"{url}/v2/models/far", timeout=5, retry=aiaas.Retry(wait=0.02)) as model,
     ):
         with pytest.raises(aiaas.UnavailableError) as caught:
             model.predict(X)

@@ -129,12 +129,12 @@ async def _in_a_group(model: Any, seen: list[BaseException]) -> None:
 
 @pytest.mark.slow
 async def test_r36_requests_that_clients_gave_up_do_not_poison_later_ones(server: FaultServer) -> None:
-    server.on("predict", then=slow(0.1))
+    server.on("predict", then=slow(0.05))
     with serve_in_thread([f"far={server.address}"]) as url:
         async with aiaas.load_async(f"{url}/v2/models/far", timeout=20, retry=None, breaker=None) as model:
-            hasty = await asyncio.gather(*(model.predict(X, timeout=0.05) for _ in range(50)), return_exceptions=True)
+            hasty = await asyncio.gather(*(model.predict(X, timeout=0.03) for _ in range(50)), return_exceptions=True)
             assert {type(error) for error in hasty} <= {aiaas.DeadlineExceededError, aiaas.UnavailableError}
-            patient = model.with_options(retry=aiaas.Retry(attempts=10, wait=0.2))
+            patient = model.with_options(retry=aiaas.Retry(attempts=20, wait=0.1, max_wait=0.3))
             answers = await asyncio.gather(*(patient.predict(X + number) for number in range(50)))
             for number, prediction in enumerate(answers):
                 assert (prediction.array == 2 * (X + number)).all()

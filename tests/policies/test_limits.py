@@ -18,15 +18,15 @@ from aiaas_sdk.policies.gate import Gate
 
 
 def pass_through(gate: Gate, seconds: float) -> Flow[None]:
-    yield from gate.enter()
+    place = yield from gate.enter()
     try:
         yield from sleep(seconds)
     finally:
-        gate.leave()
+        place.leave()
 
 
 def free(gate: Gate) -> int:
-    return gate._free
+    return len(gate._places._free)
 
 
 def test_threads_and_loops_share_the_places_of_a_gate() -> None:
@@ -35,7 +35,7 @@ def test_threads_and_loops_share_the_places_of_a_gate() -> None:
 
     def counted() -> Flow[None]:
         nonlocal inside, most
-        yield from gate.enter()
+        place = yield from gate.enter()
         try:
             with guard:
                 inside += 1
@@ -44,7 +44,7 @@ def test_threads_and_loops_share_the_places_of_a_gate() -> None:
             with guard:
                 inside -= 1
         finally:
-            gate.leave()
+            place.leave()
 
     async def many() -> None:
         await asyncio.gather(*(adrive(counted(), None) for _ in range(40)))  # type: ignore[arg-type]
@@ -63,10 +63,10 @@ def test_who_came_first_goes_first() -> None:
 
     async def one(number: int) -> None:
         def flow() -> Flow[None]:
-            yield from gate.enter()
+            place = yield from gate.enter()
             order.append(number)
             yield from sleep(0.001)
-            gate.leave()
+            place.leave()
 
         await adrive(flow(), None)  # type: ignore[arg-type]
 
@@ -95,12 +95,12 @@ def test_cancelled_waits_lose_no_place() -> None:
 
 def test_a_wait_past_the_deadline_says_what_it_waited_for() -> None:
     gate = Gate(1, "a place")
-    drive(gate.enter(), None)  # type: ignore[arg-type]
+    place = drive(gate.enter(), None)  # type: ignore[arg-type]
     begun = time.monotonic()
     with pytest.raises(DeadlineExceededError, match="waiting for a place"):
         drive(gate.enter(), None, begun + 0.1)  # type: ignore[arg-type]
     assert time.monotonic() - begun < 0.3
-    gate.leave()
+    place.leave()
     assert free(gate) == 1
 
 
@@ -108,12 +108,13 @@ def test_a_wait_past_the_deadline_says_what_it_waited_for() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Python, that a thread is running: it is what is tested
 def test_a_child_process_has_all_places() -> None:
     gate = Gate(1, "a place")
-    drive(gate.enter(), None)  # type: ignore[arg-type]
+    place = drive(gate.enter(), None)  # type: ignore[arg-type]
     child = os.fork()
     if child == 0:
         drive(gate.enter(), None, time.monotonic() + 5)  # type: ignore[arg-type]
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    place.leave()
 
 
 def call_many(model: Any, face: str, count: int) -> list[Any]:
@@ -165,3 +166,13 @@ def test_limits_that_are_none_are_refused(wrong: dict[str, Any]) -> None:
 def test_a_policy_of_another_kind_is_refused() -> None:
     with pytest.raises(ConfigError, match="limits is a Retry"):
         aiaas.load("http://127.0.0.1:1/v2/models/m", limits=aiaas.Retry())  # type: ignore[arg-type]
+
+
+def test_a_wait_for_a_place_is_bounded_also_without_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R04."""
+    monkeypatch.setattr("aiaas_sdk.policies.gate.LONGEST", 0.1)
+    gate = Gate(1, "a place")
+    place = drive(gate.enter(), None)  # type: ignore[arg-type]
+    with pytest.raises(DeadlineExceededError, match="waiting for a place"):
+        drive(gate.enter(), None)  # type: ignore[arg-type]
+    place.leave()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,15 +13,24 @@ import numpy as np
 
 from aiaas_sdk import bundle
 from aiaas_sdk.backends.base import LocalBackend
-from aiaas_sdk.errors import AddressError, ConfigError, UnsupportedOperationError
+from aiaas_sdk.errors import AddressError, BundleError, ConfigError, UnsupportedOperationError
+from aiaas_sdk.flow import Flow, run
+from aiaas_sdk.records.call import Call
+from aiaas_sdk.records.chat import Chat, Embedded, Spoken
 from aiaas_sdk.records.model import ModelInfo
 from aiaas_sdk.tensors import Tensor, datatype_of, storage
 
 if TYPE_CHECKING:
     import torch
 
+    from aiaas_sdk.backends.torch.embedding import Encoder
+    from aiaas_sdk.backends.torch.generation import LanguageModel
+
 _DEVICE = re.compile(r"cpu|cuda(:\d+)?|mps")
 DTYPES = ("float16", "bfloat16", "float32", "float64")
+SPEAKING = frozenset(("generate", "stream"))
+LANGUAGE = {"generate": SPEAKING, "embed": frozenset(("embed",))}
+"""The verbs of a language model, by its task."""
 
 
 class TorchBackend(LocalBackend):
@@ -39,11 +49,16 @@ class TorchBackend(LocalBackend):
             raise ConfigError(f"dtype is {dtype!r}", hint=f"One of {', '.join(DTYPES)}")
         self._located = bundle.locate(Path(self.address.target), self.address.version)
         self._manifest = bundle.peek(self._located)
+        language = self._manifest.language
+        self._verbs = frozenset(("predict",)) | (LANGUAGE[language.task] if language else frozenset())
         if dtype and self._manifest.program and "architecture" not in self.options and dtype != self._manifest.dtype:
             raise UnsupportedOperationError(
                 f"{self.address} was saved as a program, whose dtype is {self._manifest.dtype}",
                 hint="Leave dtype= out, or give the class: load(..., architecture=...)",
             )
+
+    def verbs(self) -> frozenset[str]:  # type: ignore[override]  # of this model, which its manifest tells
+        return self._verbs
 
     # ------------------------------------------------------------ opening
     def open(self) -> ModelInfo:
@@ -58,6 +73,7 @@ class TorchBackend(LocalBackend):
         manifest = found.manifest
         where = f"{manifest.name}@{manifest.version}"
         self._forward = self._built(found, device, where)
+        self._speaker, self._encoder = self._language(found, device, where)
         self._inputs = [tensor.name for tensor in manifest.inputs]
         self._outputs = {tensor.name: tensor.datatype for tensor in manifest.outputs}
         dtype = self.options.get("dtype") or manifest.dtype
@@ -117,6 +133,40 @@ class TorchBackend(LocalBackend):
             module = module.to(getattr(sys.modules["torch"], wanted))
         return _Eager(module, [tensor.name for tensor in manifest.inputs], [t.name for t in manifest.outputs])
 
+    def _language(
+        self, found: bundle.Bundle, device: torch.device, where: str
+    ) -> tuple[LanguageModel | None, Encoder | None]:
+        """What speaks or embeds, where the bundle is a language model's."""
+        language, module = found.manifest.language, getattr(self._forward, "module", None)
+        if language is None or module is None:
+            return None, None
+        from aiaas_sdk.backends.torch.embedding import Encoder
+        from aiaas_sdk.backends.torch.generation import LanguageModel
+
+        vocabulary = module.shape.vocabulary
+        if language.context > module.shape.context:
+            raise BundleError(f"{where}: its language's context is larger than the model's, {module.shape.context}")
+        if language.task == "embed":
+            return None, Encoder(language, found.beside, module, device, vocabulary, where)
+        return LanguageModel(language, found.beside, module, device, vocabulary, where, self._told), None
+
+    # ------------------------------------------------------------ language
+    def start(self, call: Call, *arguments: Any) -> Flow[Any]:
+        """Answers don't take turns in the model's slots: its engine advances all of them together."""
+        if call.verb not in self._verbs:
+            raise self.unsupported(call.verb)
+        return self._speaking(call, *arguments) if call.verb in SPEAKING else super().start(call, *arguments)
+
+    def _speaking(self, call: Call, chat: Chat) -> Flow[Spoken]:
+        assert self._speaker is not None
+        work = partial(self._guarded, partial(self._speaker.ask, chat, streaming=call.verb == "stream"))
+        ask = yield from run(work, self._threads)
+        return (yield from self._speaker.speak(call, ask))
+
+    def embed(self, texts: Sequence[str], dimensions: int | None) -> Embedded:
+        assert self._encoder is not None
+        return self._encoder.embed(texts, dimensions)
+
     # ------------------------------------------------------------ predict
     def predict(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, Tensor]:
         with self._inference():
@@ -143,7 +193,10 @@ class TorchBackend(LocalBackend):
 
     def close(self) -> None:
         super().close()
-        self.__dict__.pop("_forward", None)
+        if (speaker := getattr(self, "_speaker", None)) is not None:
+            speaker.close()
+        for name in ("_forward", "_speaker", "_encoder"):
+            self.__dict__.pop(name, None)
 
 
 _TORCH = {"FP16": "float16", "BF16": "bfloat16", "FP32": "float32", "FP64": "float64"}
@@ -156,11 +209,11 @@ class _Eager:
         from aiaas_sdk.backends.torch.probing import flat_outputs
         from aiaas_sdk.backends.torch.programs import call
 
-        self._module, self._inputs, self._outputs = module, inputs, outputs
+        self.module, self._inputs, self._outputs = module, inputs, outputs
         self._call, self._flat = call, flat_outputs
 
     def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
-        found = self._flat(self._call(self._module, self._inputs, tensors))
+        found = self._flat(self._call(self.module, self._inputs, tensors))
         if len(self._outputs) == 1 and len(found) == 1:
             return list(found.values())
         return [found[name] for name in self._outputs]

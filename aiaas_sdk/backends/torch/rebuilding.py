@@ -22,7 +22,8 @@ def rebuild(
     """The module with these weights, in eval mode.
 
     Args:
-        cls, config: called to make the module.
+        cls, config: called to make the module. A class with `state_is_all = True` has no tensors but those of its
+            state; its module takes the weights as they are, and none are drawn first.
         state: the weights by name.
         dtype: the floating dtype it was saved with, "" to leave the class's own.
         where: the bundle, for messages.
@@ -33,9 +34,12 @@ def rebuild(
     """
     with torch.random.fork_rng(devices=[]):  # first weights are drawn, and nobody's random numbers may move on
         with torch.device("meta"):
-            _check(_made(cls, config, dtype, where).state_dict(), state, where)
-        module = _made(cls, config, dtype, where)
-    module.load_state_dict(dict(state))
+            module = _made(cls, config, dtype, where)
+            _check(module.state_dict(), state, where)
+        whole = getattr(cls, "state_is_all", False)
+        if not whole:
+            module = _made(cls, config, dtype, where)
+    module.load_state_dict(dict(state), assign=whole)
     return module.eval()
 
 

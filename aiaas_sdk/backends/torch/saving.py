@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,24 +18,27 @@ from aiaas_sdk.backends.torch import programs, weights
 from aiaas_sdk.backends.torch.probing import Probed, named_inputs, named_outputs, probe, resized
 from aiaas_sdk.backends.torch.rebuilding import rebuild
 from aiaas_sdk.errors import BundleError, ConfigError, InputError
+from aiaas_sdk.records.model import TensorSpec
 
-__all__ = ["save"]
+__all__ = ["Facts", "save", "write"]
 
 SIZES = (1, 2, 17)
 """Sizes of every free axis at which what was saved is compared with the module."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
     """What the manifest says besides the number of the version."""
 
     name: str
-    labels: Sequence[str] | None
-    architecture: bundle.Architecture | None
-    metadata: Mapping[str, Any]
-    lineage: Mapping[str, Any]
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
     dtype: str
-    probed: Probed
+    labels: Sequence[str] | None = None
+    architecture: bundle.Architecture | None = None
+    language: bundle.Language | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    lineage: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save(
@@ -50,8 +53,10 @@ def save(
     config: Mapping[str, Any] | None,
     metadata: Mapping[str, Any] | None,
     lineage: Mapping[str, Any] | None = None,
+    language: bundle.Language | None = None,
+    beside: Mapping[str, bytes] | None = None,
 ) -> bundle.Located:
-    """Write the module as a version; `aiaas_sdk.save` documents it."""
+    """Write the module as a version; `aiaas_sdk.save` documents it. `beside` are the files that `language` names."""
     if not isinstance(module, torch.nn.Module):
         raise InputError(f"save takes a torch.nn.Module, not a {type(module).__name__}")
     with _evaluating(module), torch.no_grad():
@@ -70,10 +75,18 @@ def save(
             described = bundle.Architecture(name=chosen, config=_config(module, config))
             _check_rebuilt(described, files[bundle.WEIGHTS], weights.dtype_of(state), probed, run, labels)
         _check_labels(labels, probed)
-    facts = _Facts(
-        name or path.resolve().name, labels, described, metadata or {}, lineage or {}, weights.dtype_of(state), probed
+    facts = Facts(
+        name=name or path.resolve().name,
+        inputs=probed.input_specs(),
+        outputs=probed.output_specs(),
+        dtype=weights.dtype_of(state),
+        labels=labels,
+        architecture=described,
+        language=language,
+        metadata=metadata or {},
+        lineage=lineage or {},
     )
-    return bundle.write(path, partial(_files, files, facts), version)
+    return write(path, {**files, **(beside or {})}, facts, version)
 
 
 @contextmanager
@@ -184,12 +197,17 @@ def _compare(
 
 
 # ---------------------------------------------------------------- files
-def _files(data: Mapping[str, bytes], facts: _Facts, version: str) -> dict[str, bytes]:
+def write(path: Path, data: Mapping[str, bytes], facts: Facts, version: int | None = None) -> bundle.Located:
+    """The files and their manifest, signed, as the next version, or that of the number."""
+    return bundle.write(path, partial(_files, data, facts), version)
+
+
+def _files(data: Mapping[str, bytes], facts: Facts, version: str) -> dict[str, bytes]:
     manifest = bundle.Manifest(
         name=facts.name,
         version=version,
-        inputs=[_entry(spec) for spec in facts.probed.input_specs()],
-        outputs=[_entry(spec) for spec in facts.probed.output_specs()],
+        inputs=[_entry(spec) for spec in facts.inputs],
+        outputs=[_entry(spec) for spec in facts.outputs],
         labels=None if facts.labels is None else list(facts.labels),
         architecture=facts.architecture,
         program=programs.PROGRAM if programs.PROGRAM in data else None,
@@ -198,11 +216,12 @@ def _files(data: Mapping[str, bytes], facts: _Facts, version: str) -> dict[str, 
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         metadata=dict(facts.metadata),
         lineage={"torch": torch.__version__, **facts.lineage},
+        language=facts.language,
         files={name: bundle.digest_of(content) for name, content in data.items()},
     )
     text = manifest.model_dump_json(indent=1).encode()
     return {**data, bundle.MANIFEST: text, bundle.SIGNATURE: bundle.own_key().sign(text)}
 
 
-def _entry(spec: Any) -> bundle.Tensor:
+def _entry(spec: TensorSpec) -> bundle.Tensor:
     return bundle.Tensor(name=spec.name, datatype=spec.datatype, shape=list(spec.shape))

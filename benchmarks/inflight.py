@@ -5,7 +5,7 @@ over the rounds of (theirs / ours in that round), in requests per second and in 
 same bytes and looks at nothing of the answer but its status. Needs Linux, two cores and .peers/triton
 (`scripts/peers.sh triton`).
 
-    python benchmarks/concurrent.py            # writes benchmarks/results/concurrent.json
+    python benchmarks/inflight.py            # writes benchmarks/results/inflight.json
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ TARGETS = {"tritonclient": 1.0}
 X = np.arange(3, dtype=np.float32)
 
 Call = Callable[[], Awaitable[Any]]
+Pair = tuple[Call, Call]
+"""One call, and the end of the client."""
 
 
 # ---------------------------------------------------------------- the clients, each in its own process
-def ours(port: int) -> Call:
+def ours(port: int) -> Pair:
     import aiaas_sdk as aiaas
 
     model = aiaas.load_async(f"http://127.0.0.1:{port}/v2/models/{MODEL}")
@@ -44,10 +46,10 @@ def ours(port: int) -> Call:
     async def call() -> Any:
         return (await model.predict(X))["y"]
 
-    return call
+    return call, model.aclose
 
 
-def tritonclient(port: int) -> Call:
+def tritonclient(port: int) -> Pair:
     import tritonclient.http.aio as client
 
     server = client.InferenceServerClient(f"127.0.0.1:{port}")
@@ -57,10 +59,10 @@ def tritonclient(port: int) -> Call:
         given.set_data_from_numpy(X)
         return (await server.infer(MODEL, [given], outputs=[client.InferRequestedOutput("y")])).as_numpy("y")
 
-    return call
+    return call, server.close
 
 
-def httpx(port: int) -> Call:
+def httpx(port: int) -> Pair:
     import httpx as library
 
     asked = {"name": "x", "shape": [3], "datatype": "FP32", "parameters": {"binary_data_size": X.nbytes}}
@@ -76,19 +78,19 @@ def httpx(port: int) -> Call:
         assert reply.status_code == 200
         return np.frombuffer(reply.content[-X.nbytes :], np.float32)
 
-    return call
+    return call, client.aclose
 
 
-CLIENTS: dict[str, tuple[Path | str, Callable[[int], Call]]] = {
+CLIENTS: dict[str, tuple[Path | str, Callable[[int], Pair]]] = {
     "ours": (sys.executable, ours),
     "tritonclient": (PEER, tritonclient),
     "httpx": (sys.executable, httpx),
 }
 
 
-async def serve_turns(make: Callable[[int], Call], port: int) -> None:
+async def serve_turns(make: Callable[[int], Pair], port: int) -> None:
     """Each line on stdin is a number of calls; what they took goes to stdout as one line of JSON."""
-    call = make(port)
+    call, close = make(port)
 
     async def worker(count: int) -> None:
         for _ in range(count):
@@ -104,6 +106,7 @@ async def serve_turns(make: Callable[[int], Call], port: int) -> None:
     print("ready", flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         print(json.dumps(await turn(int(line))), flush=True)
+    await close()
 
 
 # ---------------------------------------------------------------- taking turns
@@ -168,7 +171,7 @@ def shown(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "concurrent.json")
+    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "inflight.json")
     parser.add_argument("--client", choices=list(CLIENTS), help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
