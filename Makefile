@@ -39,6 +39,10 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/local.py
 	$(BIN)/python benchmarks/remote.py
+	$(BIN)/python benchmarks/inflight.py
+	$(BIN)/python benchmarks/policies.py
+	$(BIN)/python benchmarks/fleet.py
+	PYTHONPATH=. $(BIN)/python benchmarks/soak.py
 
 wheel-smoke: $(INSTALLED)
 	PYTHON=$(BIN)/python scripts/wheel-smoke.sh

@@ -249,15 +249,14 @@ def create(  # type: ignore[misc]  # its `architecture` is a name, that of the o
         config: arguments of its class; they go before what `inputs` and `labels` say.
         inputs: name -> (datatype, shape), with -1 for the rows; not needed where the class's own defaults do.
         labels: the class names.
-        tokenizer: of a language model.
+        tokenizer: of a language model: the path of a tokenizer.json, or "bytes" for a token for each byte. Its size
+            is the vocabulary unless `config` says another one.
         seed: makes the first weights the same each time.
 
     Raises:
         BundleError: there is a model already. ConfigError: the architecture doesn't take these arguments.
     """
     hide(options)
-    if tokenizer is not None:
-        raise UnsupportedOperationError("tokenizers aren't available in this version", hint="Leave tokenizer= out")
     where = parse(address)
     if where.scheme != "torch" or where.version is not None:
         raise AddressError(f"create writes a new bundle, and {address} isn't one", hint="Give torch:PATH")
@@ -265,9 +264,21 @@ def create(  # type: ignore[misc]  # its `architecture` is a name, that of the o
 
     if found := versions(Path(where.target)):
         raise BundleError(f"{where.target} has version {found[-1]} already", hint="Load it, or choose another path")
-    _saving()  # says which extra is missing
+    saving = _saving()  # says which extra is missing
     from aiaas_sdk.backends.torch.creating import untrained
 
-    module, example = untrained(architecture, config=config, inputs=inputs, labels=labels, seed=seed)
-    written = save(module, where.target, example=example, labels=labels, architecture=architecture)
-    return load(written, **options)
+    made = untrained(architecture, config=config, inputs=inputs, labels=labels, seed=seed, tokenizer=tokenizer)
+    located = saving(
+        made.module,
+        Path(where.target),
+        example=made.example,
+        name=None,
+        version=None,
+        labels=labels,
+        architecture=architecture,
+        config=None,
+        metadata=None,
+        language=made.language,
+        beside=made.beside,
+    )
+    return load(f"torch:{where.target}@{located.version}", **options)

@@ -171,7 +171,7 @@ class InputError(AiaasError, ValueError):
 
 
 class ContextLengthError(InputError):
-    """The messages, with the answer that was asked for, are longer than the model's context; here, or as the peer says."""
+    """The messages, with the answer asked for, are longer than the model's context; here, or as the peer says."""
 
 
 class UnsupportedOperationError(AiaasError, NotImplementedError):

@@ -423,7 +423,8 @@ class AsyncModel(Language, Generic[In, Out]):
 
         async def begin() -> AsyncRunning[Delta]:
             await self._opened_by(deadline)
-            return AsyncRunning(self._streamed(prompt, tools, output, sampling, deadline), self._engine.async_sender, deadline)
+            flow = self._streamed(prompt, tools, output, sampling, deadline)
+            return AsyncRunning(flow, self._engine.async_sender, deadline)
 
         return AsyncTextStream(begin)
 

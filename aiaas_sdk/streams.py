@@ -41,7 +41,6 @@ class _Heard:
                 hint="What had come is in .partial; a stream that has begun isn't asked for again",
             )
             place = {name: getattr(error, name) for name in ("address", "attempts", "allowed", "elapsed", "timeout")}
-            cut.__cause__ = error
             error = cut.locate(**place)
         self._failure = error
         return error
@@ -86,9 +85,10 @@ class TextStream(_Heard):
             self._result = self._running.result
             raise
         except BaseException as error:
-            if self._failed(error) is error:
+            failure = self._failed(error)
+            if failure is error:
                 raise
-            raise self._failure from error
+            raise failure from error
         self._begun = True
         self._texts.append(delta.text)
         return delta
@@ -133,9 +133,10 @@ class AsyncTextStream(_Heard):
             self._result = self._running.result
             raise
         except BaseException as error:
-            if self._failed(error) is error:
+            failure = self._failed(error)
+            if failure is error:
                 raise
-            raise self._failure from error
+            raise failure from error
         self._begun = True
         self._texts.append(delta.text)
         return delta

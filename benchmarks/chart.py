@@ -69,7 +69,7 @@ def _panel(panel: Panel, top: float, span: float, shade: tuple[float, float, str
         parts.append(
             f'<rect x="{x(begin):.1f}" y="{top}" width="{x(end) - x(begin):.1f}" height="{PANEL}" fill="{PALE}"/>'
         )
-        parts.append(_text((x(begin) + x(end)) / 2, top + 14, words, "middle"))
+        parts.append(_text(x(end), top - 8, words, "end"))
     for n in range(round(most / tick) + 1):
         parts.append(_stroke(LEFT, y(n * tick), WIDTH - RIGHT, y(n * tick), GRID))
         parts.append(_text(LEFT - 8, y(n * tick) + 4, f"{n * tick:g}", "end"))

@@ -76,6 +76,7 @@ CASES: Mapping[str, tuple[Mapping[str, Any], bool]] = {
     "without it": ({"retry": aiaas.Retry(budget=None), "breaker": None}, False),
     "all defaults: budget and breaker": ({}, False),
     "a budget for each client": ({"retry": aiaas.Retry(), "breaker": None}, True),
+    "all defaults for each client": ({}, True),
 }
 """The options, and whether each client is alone in its process."""
 
@@ -311,7 +312,7 @@ def picture(outcomes: Sequence[Outcome]) -> str:
         return [Line(found.case, COLOURS[found.case], getattr(found, what), BIN / 2, BIN) for found in told]
 
     capacity = curve("capacity", [plan.capacity] * len(told[0].offered), "2 4")
-    calls = curve("calls", told[0].offered, "6 3")
+    calls = curve("calls", told[-1].offered, "6 3")
     panels = [
         Panel("Requests that the server sees, per second", [capacity, *curves("seen"), calls]),
         Panel("Calls that get their answer, per second", [capacity, *curves("good")]),

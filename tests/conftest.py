@@ -13,13 +13,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import aiaas_sdk as aiaas
+from aiaas_sdk.streams import AsyncTextStream
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,6 +57,19 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(scope="session")
+def talker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a language model that does what it is told; see `tests/talker.py`. It is installed for this."""
+    folder = tmp_path_factory.mktemp("talker")
+    installed = folder / "aiaas_talker-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: aiaas-talker\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[aiaas_sdk.backends]\ntalker = tests.talker\n")
+    sys.path.insert(0, str(folder))
+    yield "talker:"
+    sys.path.remove(str(folder))
+
+
 # ---------------------------------------------------------------- both faces
 END = object()
 
@@ -75,6 +89,8 @@ class Awaited:
             outcome = method(*args, **options)
             if isinstance(outcome, aiaas.AsyncModel):
                 return Awaited(outcome, self._loop)
+            if isinstance(outcome, AsyncTextStream):
+                return AwaitedStream(outcome, self._loop)
             if hasattr(outcome, "__anext__"):
                 return self._items(outcome)
             return self._loop.run_until_complete(outcome) if inspect.isawaitable(outcome) else outcome
@@ -104,6 +120,39 @@ class Awaited:
         self._loop.run_until_complete(self._model.__aexit__(*exc))
 
 
+class AwaitedStream:
+    """An AsyncTextStream with the plain face."""
+
+    def __init__(self, stream: AsyncTextStream, loop: asyncio.AbstractEventLoop) -> None:
+        self._stream, self._loop = stream, loop
+
+    @property
+    def text(self) -> str:
+        return self._stream.text
+
+    def __iter__(self) -> AwaitedStream:
+        return self
+
+    def __next__(self) -> Any:
+        item = self._loop.run_until_complete(anext(self._stream, END))
+        if item is END:
+            raise StopIteration
+        return item
+
+    def result(self) -> Any:
+        return self._loop.run_until_complete(self._stream.result())
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._stream.aclose())
+
+    def __enter__(self) -> AwaitedStream:
+        self._loop.run_until_complete(self._stream.__aenter__())
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._loop.run_until_complete(self._stream.__aexit__(*exc))
+
+
 @pytest.fixture(params=["sync", "async"])
 def load(request: pytest.FixtureRequest) -> Iterator[Any]:
     """`load`, and `load_async` with its face made plain: each test that takes it runs for both."""
@@ -128,6 +177,12 @@ def _peer(name: str) -> Path:
         made = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert made.returncode == 0, f"scripts/peers.sh {name}:\n{made.stdout[-4000:]}"
     return ROOT / ".peers" / name / "bin" / "python"
+
+
+@pytest.fixture(scope="session")
+def peer_python() -> Callable[[str], Path]:
+    """Gives the python of a peer's environment, by the name that scripts/peers.sh has for it."""
+    return _peer
 
 
 @pytest.fixture(scope="session")

@@ -214,6 +214,19 @@ class Transformer(nn.Module):
         )
 
     @property
+    def task(self) -> str | None:
+        """The language verb that it serves: "generate", "embed", or none."""
+        return {"decoder": "generate", "encoder": "embed"}.get(self.shape.kind)
+
+    @property
+    def vocabulary(self) -> int:
+        return self.shape.vocabulary
+
+    @property
+    def context(self) -> int:
+        return self.shape.context
+
+    @property
     def example(self) -> dict[str, Tensor]:
         """One row of its inputs: a length of which twice as much and three fits, too."""
         length = min(4, (self.shape.context - 3) // 2)

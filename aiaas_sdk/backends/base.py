@@ -48,6 +48,8 @@ ATTEMPT = "aiaas-attempt"
 """The header with the number of the attempt, from 1: a gateway that sees it leaves retrying to who sent it."""
 TIMEOUT = "aiaas-timeout-ms"
 """The header with the milliseconds that are left of the call's deadline."""
+TOGETHER = 0.1
+"""Seconds before a call's deadline in which a peer that was told of it may be the first to say that it has passed."""
 MAX_ERROR = 64 * 1024
 """Bytes of an error's body that are read."""
 VERBS = ("predict", "generate", "stream", "embed", "explain", "fit")
@@ -268,6 +270,8 @@ class RemoteBackend(Backend):
 
     def refused(self, call: Call, reply: Reply) -> AiaasError:
         """The error for a reply that is no success."""
+        if reply.status == 504 and call.deadline is not None and call.deadline - time.monotonic() < TOGETHER:
+            return DeadlineExceededError("the call ran out of time, and the peer said so first", retryable=False)
         error = status_error(reply.status, reply.headers, reply.body, verb=call.verb in VERBS)
         if reply.status == 401 and isinstance(error, AiaasError) and error.hint is None:
             error.hint = self._credentials.hint

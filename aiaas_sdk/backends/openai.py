@@ -43,6 +43,7 @@ from aiaas_sdk.wire.sse import Events
 
 AFTER = 0.25
 """Seconds for which the end of a reply is waited for after `[DONE]`, so that its connection can be used again."""
+REQUEST_ID = "x-request-id"
 ENDS = ("/chat/completions", "/completions", "/embeddings")
 JSON = {"content-type": "application/json", "accept": "application/json"}
 SSE = {"content-type": "application/json", "accept": "text/event-stream"}
@@ -66,6 +67,7 @@ PEERS = (
     # its newer models refuse max_tokens, and it has never had top_k
     Peer("openai", (".openai.com",), limit="max_completion_tokens", refuses=frozenset(("top_k",))),
     Peer("azure", (".azure.com",), limit="max_completion_tokens", refuses=frozenset(("top_k",))),
+    Peer("aiaas", owners=("aiaas",)),
     Peer("vllm", owners=("vllm",)),
     Peer("llama-cpp", owners=("me", "llamacpp")),  # takes any model's name; no usage in streams
     Peer("ollama", owners=("library",), refuses=frozenset(("n", "logprobs"))),
@@ -146,6 +148,7 @@ class OpenAIBackend(RemoteBackend):
     # ------------------------------------------------------------ verbs
     def generate(self, call: Call, chat: Chat) -> Flow[Spoken]:
         reply = yield from self._tolerant(call, chat, self._generated)
+        call.request_id = reply.headers.get(REQUEST_ID)
         return wire.decode_answer(reply.body, chat)
 
     def _generated(self, call: Call, chat: Chat) -> Flow[Reply]:
@@ -162,6 +165,7 @@ class OpenAIBackend(RemoteBackend):
     def embed(self, call: Call, texts: Sequence[str], dimensions: int | None) -> Flow[Embedded]:
         body = wire.encode_embeddings(self._model, texts, dimensions)
         reply = yield from self.send(call, self._post("/embeddings", body, JSON))
+        call.request_id = reply.headers.get(REQUEST_ID)
         return wire.decode_embeddings(reply.body, len(texts))
 
     def refused(self, call: Call, reply: Reply) -> AiaasError:
@@ -221,6 +225,7 @@ def _heard(call: Call, chat: Chat, reply: Reply) -> Flow[Spoken]:
             a stream that just ends.
     """
     answer, events = wire.Assembler(), Events()
+    call.request_id = reply.headers.get(REQUEST_ID)
     if "json" in reply.headers.get("content-type", "") and "event-stream" not in reply.headers["content-type"]:
         return (yield from _unstreamed(chat, reply))
     heard, limit = time.monotonic(), call.attempt_timeout

@@ -5,6 +5,7 @@ A recording of several models needs the option `model`: the address of the one t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,14 +13,16 @@ from typing import Any, ClassVar
 from aiaas_sdk.address import Address
 from aiaas_sdk.backends.base import Backend
 from aiaas_sdk.errors import AddressError, ConfigError, ModelNotFoundError
-from aiaas_sdk.flow import Flow, Run
+from aiaas_sdk.flow import Emit, Flow, Run
 from aiaas_sdk.hookspecs import hookimpl
 from aiaas_sdk.recordings import failures
-from aiaas_sdk.recordings.calls import REQUEST_ID, Asked, Outcome
+from aiaas_sdk.recordings.calls import REQUEST_ID, Asked, Outcome, Recorded
 from aiaas_sdk.recordings.files import read
 from aiaas_sdk.recordings.playback import Playback
+from aiaas_sdk.recordings.questions import asked
 from aiaas_sdk.recordings.tensors import copied
 from aiaas_sdk.records.call import Call
+from aiaas_sdk.records.chat import Chat, Embedded, Spoken
 from aiaas_sdk.records.model import ModelInfo
 from aiaas_sdk.tensors import Tensor
 
@@ -56,9 +59,9 @@ class ReplayBackend(Backend):
 
     def loaded(self) -> None:
         """Raise what loading the model raised, where that was recorded."""
-        asked = Asked(self._model, "load")
-        if self._playback is not None and self._playback.holds(asked):
-            self._played(Call("load"), asked)
+        question = Asked(self._model, "load")
+        if self._playback is not None and self._playback.holds(question):
+            self._played(Call("load"), question)
 
     # ------------------------------------------------------------ flows
     def opening(self, call: Call) -> Flow[ModelInfo]:
@@ -81,28 +84,55 @@ class ReplayBackend(Backend):
     def readiness(self, call: Call) -> Flow[bool]:
         """As it was recorded; a recording in which nobody asked is ready, as it can answer."""
         yield from ()
-        asked = Asked(self._model, "ready")
+        question = Asked(self._model, "ready")
         assert self._playback is not None  # the model was opened
-        return not self._playback.holds(asked) or self._played(call, asked)
+        return not self._playback.holds(question) or self._played(call, question)
 
     def start(self, call: Call, *arguments: Any) -> Flow[Any]:
-        if call.verb != "predict":
+        if call.verb not in self.verbs():
             raise self.unsupported(call.verb)
-        return self.predict(call, *arguments)
+        return getattr(self, call.verb)(call, *arguments)  # type: ignore[no-any-return]
 
     def predict(self, call: Call, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Flow[Mapping[str, Tensor]]:
         yield from ()
-        options = {"outputs": list(outputs)} if outputs else {}
-        answer = self._played(call, Asked(self._model, "predict", inputs, options))
+        answer = self._played(call, asked(self._model, "predict", inputs, outputs))
         return {name: copied(tensor) for name, tensor in answer.items()}  # the caller may write into them
 
-    def _played(self, call: Call, asked: Asked) -> Any:
+    def generate(self, call: Call, chat: Chat) -> Flow[Spoken]:
+        yield from ()
+        spoken: Spoken = self._played(call, asked(self._model, "generate", chat))
+        return copy.deepcopy(spoken)
+
+    def stream(self, call: Call, chat: Chat) -> Flow[Spoken]:
+        recorded = self._recorded(call, asked(self._model, "stream", chat))
+        for delta in copy.deepcopy(recorded.outcome.deltas):
+            yield Emit(delta)
+        whole: Spoken | None = _outcome_of(recorded)
+        if whole is None:
+            assert self._playback is not None  # the model was opened
+            raise self._playback.left(recorded)
+        return copy.deepcopy(whole)
+
+    def embed(self, call: Call, texts: Sequence[str], dimensions: int | None) -> Flow[Embedded]:
+        yield from ()
+        embedded: Embedded = self._played(call, asked(self._model, "embed", texts, dimensions))
+        return copy.deepcopy(embedded)
+
+    def _played(self, call: Call, question: Asked) -> Any:
+        return _outcome_of(self._recorded(call, question))
+
+    def _recorded(self, call: Call, question: Asked) -> Recorded:
         assert self._playback is not None  # the model was opened
-        outcome = self._playback.answer(asked).outcome
-        _tell(call, outcome)
-        if outcome.error is not None:
-            raise failures.decode(failures.encode(outcome.error), "")  # each call has an error of its own
-        return outcome.answer
+        recorded = self._playback.answer(question)
+        _tell(call, recorded.outcome)
+        return recorded
+
+
+def _outcome_of(recorded: Recorded) -> Any:
+    error = recorded.outcome.error
+    if error is not None:
+        raise failures.decode(failures.encode(error), "")  # each call has an error of its own
+    return recorded.outcome.answer
 
 
 def _tell(call: Call, outcome: Outcome) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Literal, NoReturn, Self
+from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -56,7 +56,7 @@ class Language(BaseModel):
     template: str | None = None
     context: int = Field(ge=1, le=1 << 24)
     begin: int | None = Field(default=None, ge=0, le=1 << 24)
-    end: list[int] = Field(default=[], max_length=64)
+    end: list[Annotated[int, Field(ge=0, le=1 << 24)]] = Field(default=[], max_length=64)
     sampling: dict[str, Any] = {}
 
     def files(self) -> list[str]:
@@ -94,10 +94,7 @@ class Manifest(BaseModel):
         return files
 
     @model_validator(mode="after")
-    def _language_is_here(self) -> Self:
-        missing = [name for name in (self.language.files() if self.language else ()) if name not in self.files]
-        if missing:
-            raise ValueError(f"language names {missing[0][:80]!r}, which files doesn't list")
+    def _speaks_by_architecture(self) -> Self:
         if self.language and self.architecture is None:
             raise ValueError("language is there without an architecture")
         return self

@@ -64,6 +64,9 @@ def read(located: Located, trust: Trust, *, program: bool = True) -> Bundle:
         raise BundleError(f"{located.folder}: the manifest lists no {WEIGHTS}, or not its program")
     weights.check(files[WEIGHTS], str(located.folder / WEIGHTS))
     beside = {name: content for name, content in files.items() if name not in (WEIGHTS, manifest.program)}
+    absent = [name for name in (manifest.language.files() if manifest.language else ()) if name not in beside]
+    if absent:
+        raise BundleError(f"{located.folder}: the manifest's language names {absent[0][:80]!r}, which isn't beside it")
     code = files[manifest.program] if wanted and manifest.program else None
     return Bundle(manifest, files[WEIGHTS], code, digest_of(data), beside)
 

@@ -222,6 +222,32 @@ def compare(
             raise typer.Exit(UNEQUAL)
 
 
+@app.command("import", epilog=_EXITS)
+def import_(
+    source: Annotated[Path, typer.Argument(help="A Hugging Face folder, or a .gguf file.")],
+    target: Annotated[str, typer.Argument(help="The bundle's folder; an existing one gets its next version.")],
+    name: Annotated[str | None, typer.Option(help="Another name for the model than the folder's.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Turn a language model of others into a bundle.
+
+    For example:
+
+        aiaas import downloads/SmolLM2-135M-Instruct models/smollm2
+        aiaas import model.Q8_0.gguf models/llama
+
+    A folder holds config.json, *.safetensors and tokenizer.json of a model of
+    the type llama, mistral or bert. No code of the model's is run, and no
+    pickle is read.
+    """
+    with guarded(as_json=as_json, debug=debug):
+        from aiaas_sdk.cli.importing import imported
+
+        found = imported(source, target, name)
+        print(document(found) if as_json else table([(key, str(value)) for key, value in found.items()]))
+
+
 @app.command(epilog=_EXITS)
 def backends(
     check: Annotated[bool, typer.Option("--check", help="Import each, and say which can't be.")] = False,

@@ -6,7 +6,7 @@ import asyncio
 import copy
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -134,8 +134,8 @@ class Course:
     ) -> Tasks:
         """As `answered`, for an event loop; the batches may have to be awaited themselves."""
 
-        async def perform_steps(chunk: Chunk) -> Answers:
-            return await aperform(self._steps(chunk), ask)
+        def perform_steps(chunk: Chunk) -> Coroutine[Any, Any, Answers]:
+            return aperform(self._steps(chunk), ask)
 
         if isinstance(chunks, AwaitedChunks):
             work: AwaitedWork = chunks if self._checkpoint is None else _AwaitedParts(chunks, self._checkpoint.split)

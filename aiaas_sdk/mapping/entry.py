@@ -2,7 +2,7 @@
 
 ::
 
-    length      4 bytes, little-endian: of the JSON that follows, which is padded with spaces
+    length      4 bytes, little-endian: of the JSON that follows
     JSON        {"first": row, "count": rows, "facts": {...}, "outputs": [[name, datatype, shape, bytes], ...]}
     digests     8 bytes a row: the beginning of the SHA-256 of its inputs
     outputs     the tensors, one after the other, as in the binary tensor data extension
@@ -42,7 +42,6 @@ def packed(chunk: Chunk, answer: Prediction) -> Sequence[Buffer]:
         "outputs": [[n, t.datatype, t.shape, len(outputs[n])] for n, t in answer.tensors.items()],
     }
     text = json.dumps(head).encode()
-    text += b" " * (-(LENGTH.size + len(text)) % DIGEST)  # so that the outputs lie aligned
     return LENGTH.pack(len(text)), text, b"".join(digests(chunk)), *outputs.values()
 
 

@@ -83,10 +83,11 @@ async def aperform(steps: Steps[T], ask: Callable[[Mapping[str, Tensor]], Awaita
         return stop.value  # type: ignore[no-any-return]
 
 
-async def _aperformed(needed: Ask | Sleep | Run, ask: Callable[[Mapping[str, Tensor]], Awaitable[Prediction]]) -> Any:
+def _aperformed(needed: Ask | Sleep | Run, ask: Callable[[Mapping[str, Tensor]], Awaitable[Prediction]]) -> Any:
+    """What to await; no coroutine of its own, which would be one more for each call."""
     if type(needed) is Ask:
-        return await ask(needed.inputs)
+        return ask(needed.inputs)
     if type(needed) is Sleep:
-        return await asyncio.sleep(needed.seconds)
+        return asyncio.sleep(needed.seconds)
     assert type(needed) is Run
-    return await asyncio.get_running_loop().run_in_executor(None, needed.work)
+    return asyncio.get_running_loop().run_in_executor(None, needed.work)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiaas_sdk.errors import ProtocolError
-from aiaas_sdk.recordings import tensors
+from aiaas_sdk.recordings import speech, tensors
+from aiaas_sdk.records.chat import Spoken
 from aiaas_sdk.records.model import ModelInfo, TensorSpec
 
 __all__ = ["VERBS", "decode", "encode"]
@@ -85,12 +86,24 @@ def _read_nothing(value: Any, where: str) -> None:
         raise ProtocolError(f"{where} isn't null")
 
 
+def _whole(answer: Spoken | None) -> Any:
+    """None of a stream that its reader left."""
+    return None if answer is None else speech.encode_spoken(answer)
+
+
+def _read_whole(value: Any, where: str) -> Spoken | None:
+    return None if value is None else speech.decode_spoken(value, where)
+
+
 _ANSWERS: Mapping[str, tuple[Any, Any]] = {
     "load": (lambda answer: None, _read_nothing),
     "open": (_info, _read_info),
     "ready": (bool, _read_ready),
     "predict": (_outputs, _read_outputs),
+    "generate": (speech.encode_spoken, speech.decode_spoken),
+    "stream": (_whole, _read_whole),
+    "embed": (speech.encode_embedded, speech.decode_embedded),
 }
 """For each verb how its answer is written, and read."""
 VERBS = tuple(_ANSWERS)
-"""What can be recorded: "predict", and "load", "open" and "ready", which go before."""
+"""What can be recorded: verbs, and "load", "open" and "ready", which go before."""

@@ -28,7 +28,7 @@ def encode(error: AiaasError) -> dict[str, Any]:
     if error.request_id is not None:
         written["request_id"] = REQUEST_ID
     written |= {name: count for name in _COUNTS if (count := getattr(error, name))}
-    own = vars(error).keys() - _COMMON - {"retryable"}
+    own = sorted(vars(error).keys() - _COMMON - {"retryable"})
     return written | {name: _as_json(getattr(error, name)) for name in own}
 
 

@@ -1,10 +1,13 @@
 """The file: a line of JSON for each call; the first line names the format.
 
     {"aiaas_recording": 1}
-    {"address": "digits", "answer": {"name": "digits", "verbs": ["predict"], ...}, "verb": "open"}
-    {"address": "digits", "answer": {"y": {"data": [[2.0]], "datatype": "FP32", "shape": [1, 1]}}, "inputs": ...}
+    {"address": "digits", "verb": "open", "answer": {"name": "digits", "verbs": ["predict"], ...}}
+    {"address": "digits", "verb": "predict", "inputs": {"x": {"datatype": "FP32", "shape": [1, 1], "data": [[1]]}}, ...
+    {"address": "llm", "verb": "stream", "prompt": "Once upon", "deltas": [" a", " time"], "answer": {"choices": ...}}
 
-A call has "answer" or "error", and where there are some "inputs" (tensors by name), "options" and "learnt".
+A call has what it was asked ("inputs", tensors by name; "prompt", "tools" and "schema"; "texts"; "options"), "answer"
+or "error", and where something is known "learnt". A stream has "deltas" before these; its answer is the whole, or null
+where its reader left it.
 """
 
 from __future__ import annotations

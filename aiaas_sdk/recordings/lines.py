@@ -1,4 +1,4 @@
-"""A recorded call as one line of JSON, keys sorted."""
+"""A recorded call as one line of JSON: the question, then what came of it."""
 
 from __future__ import annotations
 
@@ -7,26 +7,33 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from aiaas_sdk.errors import ProtocolError
-from aiaas_sdk.recordings import answers, failures, tensors
+from aiaas_sdk.recordings import answers, failures, questions, speech, tensors
 from aiaas_sdk.recordings.calls import LEARNT, REQUEST_ID, Asked, Outcome, Recorded
 
 __all__ = ["decode", "encode"]
 
-_KEYS = frozenset(("address", "answer", "error", "inputs", "learnt", "options", "verb"))
+_WORDS = frozenset(word for words in questions.WORDS.values() for word in words)
+_KEYS = frozenset(("address", "answer", "deltas", "error", "inputs", "learnt", "options", "verb")) | _WORDS
 
 
 def encode(call: Recorded) -> str:
     asked, outcome = call.asked, call.outcome
-    known = dict(outcome.learnt) | ({"request_id": REQUEST_ID} if outcome.request_id else {})
     value: dict[str, Any] = {"address": asked.address, "verb": asked.verb}
+    if asked.inputs:
+        value["inputs"] = {name: tensors.encode(tensor) for name, tensor in asked.inputs.items()}
+    value |= asked.words
+    if asked.options:
+        value["options"] = dict(sorted(asked.options.items()))
+    if asked.verb == "stream":
+        value["deltas"] = speech.encode_deltas(outcome.deltas)
     if outcome.error is not None:
         value["error"] = failures.encode(outcome.error)
     else:
         value["answer"] = answers.encode(asked.verb, outcome.answer)
-    if asked.inputs:
-        value["inputs"] = {name: tensors.encode(tensor) for name, tensor in asked.inputs.items()}
-    value |= {key: found for key, found in (("options", asked.options), ("learnt", known)) if found}
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    if known := dict(outcome.learnt) | ({"request_id": REQUEST_ID} if outcome.request_id else {}):
+        value["learnt"] = known
+    # names keep their order: that of a tool's arguments, or of outputs, is the model's
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def decode(line: str, number: int, where: str) -> Recorded:
@@ -39,12 +46,19 @@ def decode(line: str, number: int, where: str) -> Recorded:
         raise ProtocolError(f"{where} needs an address, and a verb of {', '.join(answers.VERBS)}; its verb is {verb!r}")
     if ("answer" in value) == ("error" in value):
         raise ProtocolError(f"{where} has not exactly one of answer and error")
-    inputs = {
-        name: tensors.decode(tensor, f"{where}: input {name!r}")
-        for name, tensor in _object(value, "inputs", where).items()
-    }
-    asked = Asked(address, verb, inputs, _object(value, "options", where))
-    return Recorded(asked, _outcome(value, verb, where), number)
+    if ("deltas" in value) != (verb == "stream"):
+        raise ProtocolError(f"{where}: a stream has deltas, and no other verb has")
+    return Recorded(_asked(value, address, verb, where), _outcome(value, verb, where), number)
+
+
+def _asked(value: Mapping[str, Any], address: str, verb: str, where: str) -> Asked:
+    inputs = _object(value, "inputs", where)
+    if inputs and verb != "predict":
+        raise ProtocolError(f"{where}: a call of {verb} has no inputs")
+    words = {name: value[name] for name in value if name in _WORDS}
+    questions.check(verb, words, where)
+    read = {name: tensors.decode(tensor, f"{where}: input {name!r}") for name, tensor in inputs.items()}
+    return Asked(address, verb, read, words, _object(value, "options", where))
 
 
 def _outcome(value: Mapping[str, Any], verb: str, where: str) -> Outcome:
@@ -53,9 +67,12 @@ def _outcome(value: Mapping[str, Any], verb: str, where: str) -> Outcome:
     for name, known in found.items():
         if type(known) is not LEARNT.get(name):
             raise ProtocolError(f"{where}: learnt has {name!r}, which is unknown or of another type")
+    deltas = speech.decode_deltas(value.get("deltas", []), f"{where}: deltas")
     if "error" in value:
-        return Outcome(error=failures.decode(value["error"], f"{where}: error"), learnt=found, request_id=named)
-    return Outcome(answers.decode(verb, value["answer"], f"{where}: answer"), learnt=found, request_id=named)
+        error = failures.decode(value["error"], f"{where}: error")
+        return Outcome(error=error, learnt=found, request_id=named, deltas=deltas)
+    answer = answers.decode(verb, value["answer"], f"{where}: answer")
+    return Outcome(answer, learnt=found, request_id=named, deltas=deltas)
 
 
 def _object(value: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 from aiaas_sdk.errors import UnsupportedOperationError
 from aiaas_sdk.recordings.calls import Asked, Recorded
-from aiaas_sdk.recordings.difference import nearest
+from aiaas_sdk.recordings.difference import Difference, nearest
 
 __all__ = ["BEFORE", "Miss", "Playback"]
 
+MOST = 5
+"""Differences that an error tells."""
 BEFORE = frozenset(("load", "open", "ready"))
 """The calls that go before a verb. Whether one is made depends on what ran earlier in the process."""
 
@@ -81,11 +83,22 @@ class Playback:
         self.misses.append(miss)
         raise miss.error
 
+    def left(self, call: Recorded) -> UnsupportedOperationError:
+        """The error for who reads on in a stream that its reader left when it was recorded."""
+        error = UnsupportedOperationError(
+            f"{self.source} line {call.line} is a stream that was left after {len(call.outcome.deltas)} deltas, and "
+            "more of it was asked for",
+            address=call.asked.address,
+            hint="Record it again if it is meant to be read on",
+        )
+        self.misses.append(Miss(error, ()))
+        return error
+
     def _missed(self, asked: Asked) -> Miss:
         near = nearest(asked, self.recorded)
         reason = self._why_none(asked)
         if near is not None:
-            reason = f"The nearest is line {near[0].line}: {'; '.join(d.text for d in near[1])}"
+            reason = f"The nearest is line {near[0].line}: {_listed(near[1])}"
         error = UnsupportedOperationError(
             f"{self.source} has no call like this: {asked}",
             address=asked.address,
@@ -100,3 +113,8 @@ class Playback:
         if verbs:
             return f"Of {asked.address} it has {', '.join(verbs)}"
         return f"It has calls of {', '.join(self.addresses)}" if self.recorded else "It is empty or isn't there"
+
+
+def _listed(differences: Sequence[Difference]) -> str:
+    told = [difference.text for difference in differences[:MOST]]
+    return "; ".join(told) + (f"; and {len(differences) - MOST} more" if len(differences) > MOST else "")

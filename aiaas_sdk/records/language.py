@@ -212,9 +212,7 @@ class Generation(Served):
 
     def replaced(self, text: str, others: tuple[Generation, ...] = ()) -> Generation:
         """The same with another text, and other further answers."""
-        return _generation(
-            self._call, text, self.finish_reason, self.reasoning, self.tool_calls, self.logprobs, others
-        )
+        return _generation(self._call, text, self.finish_reason, self.reasoning, self.tool_calls, self.logprobs, others)
 
     def __repr__(self) -> str:
         return f"<Generation of {len(self.text)} characters, {self.finish_reason}, by {self.model} ({self.backend})>"

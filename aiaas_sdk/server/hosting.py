@@ -57,7 +57,7 @@ class Hosted:
     def __init__(self, name: str, address: str, options: Mapping[str, Any], queue: int = QUEUE) -> None:
         self.name = name
         self._text, self._queue = address, queue
-        self.address, self._options = _resolved(address, options)
+        self.address, self._members, self._options = _resolved(address, options)
         self.remote = self.address.origin is not None or self.address.scheme == "route"
         self.timeout: float | None = self._options.get("timeout")
         self.failure: AiaasError | None = None
@@ -90,7 +90,10 @@ class Hosted:
     @property
     def hidden(self) -> tuple[str, ...]:
         """The operator's words for it, which no client should read: its address, and its path or URL."""
-        words = (str(self.address), self._text, f"{self.address.scheme}:{self.address.target}", self.address.target)
+        words = {self._text}
+        for address in (self.address, *self._members):
+            words |= {str(address), f"{address.scheme}:{address.target}", address.target}
+            words.add((address.origin or "").partition("://")[2])
         # a short word could be anybody's
         return tuple(word for word in words if ":" in word or "/" in word or os.sep in word)
 
@@ -316,13 +319,17 @@ def _checked(name: str) -> str:
     return name
 
 
-def _resolved(address: str, options: Mapping[str, Any]) -> tuple[Address, dict[str, Any]]:
-    """The address that a bare name stands for, with the options that its entry in the settings gives it."""
+def _resolved(address: str, options: Mapping[str, Any]) -> tuple[Address, tuple[Address, ...], dict[str, Any]]:
+    """The address that a bare name stands for, the members of a route, and the options.
+
+    These are the ones that the name's entry in the settings gives it, too.
+    """
     found = find(address, options)
     if found.route:
-        return Address("route", found.text, None, found.text), dict(options)
+        members = tuple(member.address for member in found.members)
+        return Address("route", found.text, None, found.text), members, dict(options)
     member = found.members[0]
-    return member.address, _concerning(member.address, member.options)
+    return member.address, (), _concerning(member.address, member.options)
 
 
 def _taken(address: str, options: Mapping[str, Any]) -> dict[str, Any]:

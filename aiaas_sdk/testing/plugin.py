@@ -91,7 +91,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         watched.passed = report.passed
         told = [line for detail in watched.details for line in detail()]
         if report.failed and told:
-            report.sections.append(("aiaas: the first element that differs", "\n".join(told)))
+            report.sections.append(("aiaas: where it differs", "\n".join(told)))
     elif report.when == "teardown":
         del item.stash[_WATCHED]  # some plugins run a test several times
     return report
@@ -197,7 +197,7 @@ def _shown(item: pytest.Item, path: Path) -> str:
 # ---------------------------------------------------------------- the others
 @pytest.fixture
 def aiaas_scripted(request: pytest.FixtureRequest) -> Iterator[Script]:
-    """A scripted model: say what it answers with `aiaas_scripted.answer(...)`, and load `aiaas_scripted.address`."""
+    """A scripted model: say what it answers with `answer`, `say`, `stream` and `embed`, and load its `.address`."""
     from aiaas_sdk.testing.scripted import Script
 
     script, watched = Script(), _watch(request.node)

@@ -6,7 +6,7 @@ import copy
 import itertools
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,19 @@ from aiaas_sdk.backends.base import Backend
 from aiaas_sdk.engine import Engine, Serving
 from aiaas_sdk.errors import AiaasError, UnsupportedOperationError
 from aiaas_sdk.flow import Flow
+from aiaas_sdk.recordings import answers, speech
 from aiaas_sdk.recordings.answers import VERBS
 from aiaas_sdk.recordings.calls import Asked, Outcome, Recorded, label, learnt
 from aiaas_sdk.recordings.files import write
+from aiaas_sdk.recordings.playback import BEFORE
+from aiaas_sdk.recordings.questions import asked
 from aiaas_sdk.recordings.tensors import copied
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.model import ModelInfo
 from aiaas_sdk.records.secret import hide
 from aiaas_sdk.seam import Make
 from aiaas_sdk.tensors import Tensor, holds
+from aiaas_sdk.testing.hearing import Heard
 
 __all__ = ["Recorder"]
 
@@ -33,7 +37,7 @@ class Recorder:
     def __init__(self) -> None:
         self._calls: dict[int, Recorded] = {}
         self._numbers = itertools.count()
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()  # a stream that is dropped is noted by its finaliser, whenever that runs
         self._opened: set[str] = set()
         self._taken: list[tuple[weakref.ref[Engine], Serving]] = []
         self._over = False
@@ -107,7 +111,7 @@ class _Recorded(Backend):
         if call.verb not in VERBS:
             raise UnsupportedOperationError(f"a call of {call.verb} can't be recorded in this version")
         self._recorder.note_opened(self._name, self._info)
-        return self._noted(call, _asked(self._name, *arguments), self._inner.start, call, *arguments)
+        return self._noted(call, asked(self._name, call.verb, *arguments), self._inner.start, call, *arguments)
 
     def unsupported(self, verb: str) -> Any:
         return self._inner.unsupported(verb)
@@ -116,34 +120,46 @@ class _Recorded(Backend):
         self._inner.close()
 
     def _noted(self, call: Call, asked: Asked, work: Any, *arguments: Any) -> Flow[Any]:
-        number = self._recorder.number()
+        number, model, heard = self._recorder.number(), call.model, Heard()
         try:
-            answer = yield from work(*arguments)
+            flow = work(*arguments)
+            answer = yield from heard.through(flow) if asked.verb == "stream" else flow
         except AiaasError as error:
-            self._recorder.note(number, asked, self._failure(call, error))
+            self._recorder.note(number, asked, self._outcome(call, model, heard, error=self._kept(error)))
             raise
-        if call.verb != "predict" or _sound(answer):  # else what comes next refuses it
-            self._recorder.note(number, asked, _outcome(call, answer, self.scheme))
+        except GeneratorExit:
+            if heard.left:
+                self._recorder.note(number, asked, self._outcome(call, model, heard))
+            raise
+        if asked.verb in BEFORE:
+            self._recorder.note(number, asked, Outcome(answer))
+        elif asked.verb != "predict" or _sound(answer):  # else what comes next refuses it
+            self._recorder.note(number, asked, self._outcome(call, model, heard, _copied(asked.verb, answer)))
         return answer
 
-    def _failure(self, call: Call, error: AiaasError) -> Outcome:
-        kept = copy.copy(error)  # without its traceback, and as it is now
-        kept.locate(address=str(self._inner.address))  # which a replay doesn't know
-        return Outcome(error=kept, learnt=learnt(call), request_id=call.request_id is not None)
+    def _outcome(
+        self, call: Call, model: str, heard: Heard, answer: Any = None, error: AiaasError | None = None
+    ) -> Outcome:
+        """What came of a call; `model` is what it was called before the backend was asked."""
+        known = learnt(call)
+        if call.model == model:
+            known.pop("model", None)
+        if error is None:
+            known = {"backend": self.scheme, **known}
+        deltas = speech.decode_deltas(speech.encode_deltas(heard.deltas), "a stream")
+        return Outcome(answer, error, known, call.request_id is not None, deltas)
 
-
-def _asked(name: str, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Asked:
-    """The call of predict; its inputs are copied, for the caller may write into them later."""
-    options = {"outputs": list(outputs)} if outputs else {}
-    return Asked(name, "predict", {key: copied(tensor) for key, tensor in inputs.items()}, options)
+    def _kept(self, error: AiaasError) -> AiaasError:
+        """Without its traceback, as it is now, and with the address, which a replay doesn't know."""
+        return copy.copy(error).locate(address=str(self._inner.address))
 
 
 def _sound(answer: Any) -> bool:
     return isinstance(answer, Mapping) and all(type(tensor) is Tensor and holds(tensor) for tensor in answer.values())
 
 
-def _outcome(call: Call, answer: Any, scheme: str) -> Outcome:
-    if call.verb != "predict":
-        return Outcome(answer)
-    kept = {name: copied(tensor) for name, tensor in answer.items()}
-    return Outcome(kept, None, {"backend": scheme, **learnt(call)}, call.request_id is not None)
+def _copied(verb: str, answer: Any) -> Any:
+    """The answer as it will be read again: the caller may change his own."""
+    if verb == "predict":
+        return {name: copied(tensor) for name, tensor in answer.items()}
+    return answers.decode(verb, answers.encode(verb, answer), "the answer")

@@ -313,7 +313,7 @@ def coded_error(body: Buffer, error: AiaasError) -> AiaasError:
         return error
     found = document.get("error") if isinstance(document, dict) else None
     told: Mapping[str, Any] = found if isinstance(found, dict) else {}
-    details = {"status": error.status, "request_id": error.request_id}
+    details: dict[str, Any] = {"status": error.status, "request_id": error.request_id}
     if told.get("code") == "context_length_exceeded":
         return ContextLengthError(error.message, hint="Send less, or ask for less with max_tokens", **details)
     if told.get("code") == "output_mismatch" and isinstance(told.get("output"), str):

@@ -12,6 +12,7 @@ import aiaas_sdk as aiaas
 from aiaas_sdk.testing import Script, recording
 
 X = np.ones((2, 3), np.float32)
+VERBS = {"predict", "generate", "stream", "embed"}
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def file(tmp_path: Path) -> Path:
 def test_a_recording_is_a_model(load: Any, file: Path) -> None:
     with load(f"replay:{file}", timeout=5) as model:
         info = model.info()
-        assert (info.name, info.labels, info.verbs) == ("scripted", ("cat", "dog"), {"predict"})
+        assert (info.name, info.labels, info.verbs) == ("scripted", ("cat", "dog"), VERBS)
         assert info.inputs == (aiaas.TensorSpec("x", "FP32", (-1, 3)),)
         first, *rest = [model.predict(X) for _ in range(3)]
         assert model.ready()

@@ -360,7 +360,9 @@ def test_it_may_end_after_any_byte(load: Any, path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["zeros", "flipped", "garbage behind"])
-def test_a_tail_that_is_no_record_is_cut_off(load: Any, path: Path, damage: str) -> None:
+def test_a_tail_that_is_no_record_is_cut_off(
+    load: Any, path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     x, address = rows(12), "echo:?x=FP32[-1,1]"
     list(load(address).map(x, batch_size=4, checkpoint=path))
     data = bytearray(path.read_bytes())
@@ -376,6 +378,9 @@ def test_a_tail_that_is_no_record_is_cut_off(load: Any, path: Path, damage: str)
         before = model.stats().calls
         assert [answer["x"].item() for answer in model.map(x, batch_size=4, checkpoint=path)] == x.ravel().tolist()
         assert model.stats().calls - before == calls
+    list(model.map(rows(13)[12:], checkpoint=path.with_name("other")))
+    told = [record.getMessage() for record in caplog.records]
+    assert [str(path) in message for message in told] == [True] * (2 if damage == "garbage behind" else 1)
 
 
 KILLED = """

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,9 @@ from aiaas_sdk import errors
 from aiaas_sdk.errors import AiaasError, ModelNotFoundError, ProtocolError
 from aiaas_sdk.recordings.calls import Asked, Outcome, Recorded
 from aiaas_sdk.recordings.files import read, write
+from aiaas_sdk.recordings.questions import asked
+from aiaas_sdk.records.chat import Chat, Choice, Embedded, Spoken
+from aiaas_sdk.records.language import Attachment, Delta, Message, ToolCall
 from aiaas_sdk.records.model import ModelInfo, TensorSpec
 from aiaas_sdk.tensors import Tensor
 
@@ -21,21 +27,22 @@ Y = Tensor("FP32", np.array([[3]], np.float32))
 
 
 def call(x: Tensor = X, y: Tensor = Y, **options: Any) -> Recorded:
-    return Recorded(Asked("digits", "predict", {"x": x}, options), Outcome({"y": y}, None, {"backend": "oip"}))
+    question = Asked("digits", "predict", {"x": x}, options=options)
+    return Recorded(question, Outcome({"y": y}, None, {"backend": "oip"}))
 
 
 def number(value: float) -> Tensor:
     return Tensor("FP32", np.array([value], np.float32))
 
 
-def test_a_line_holds_one_call_with_sorted_keys(tmp_path: Path) -> None:
+def test_a_line_holds_one_call_the_question_first(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "calls.jsonl"
     write(path, [call(outputs=["y"])])
     assert path.read_text("utf-8") == (
         '{"aiaas_recording": 1}\n'
-        '{"address": "digits", "answer": {"y": {"data": [[3.0]], "datatype": "FP32", "shape": [1, 1]}}, '
-        '"inputs": {"x": {"data": [[1.0, 2.0]], "datatype": "FP32", "shape": [1, 2]}}, '
-        '"learnt": {"backend": "oip"}, "options": {"outputs": ["y"]}, "verb": "predict"}\n'
+        '{"address": "digits", "verb": "predict", '
+        '"inputs": {"x": {"datatype": "FP32", "shape": [1, 2], "data": [[1.0, 2.0]]}}, "options": {"outputs": ["y"]}, '
+        '"answer": {"y": {"datatype": "FP32", "shape": [1, 1], "data": [[3.0]]}}, "learnt": {"backend": "oip"}}\n'
     )
     assert [p.name for p in path.parent.iterdir()] == ["calls.jsonl"]
 
@@ -131,9 +138,94 @@ def test_a_file_that_cant_be_read_is_replaced(tmp_path: Path) -> None:
     assert len(read(tmp_path / "c")) == 1
 
 
+# ---------------------------------------------------------------- words
+SEARCH = ToolCall("c1", "search", {"text": "grün\u2028", "limit": math.inf, "after": None, "a": 1})
+SPOKEN = Spoken(
+    (
+        Choice("Hi \udc80", "stop", "hm", (SEARCH,), [{"token": "Hi", "logprob": -math.inf, "top_logprobs": []}]),
+        Choice("", "length"),
+    ),
+    3,
+    None,
+)
+CHAT = Chat((Message("system", "Be brief."), Message("user", ["see", Attachment(b"\x89PNG", "image/png", "a.png")])))
+
+
+def spoken_of(verb: str, chat: Chat, outcome: Outcome) -> Recorded:
+    return Recorded(asked("llm", verb, chat), outcome)
+
+
+def test_a_conversation_reads_well(tmp_path: Path) -> None:
+    chat = replace(CHAT, sampling={"temperature": 0.5, "stop": ("a", "b"), "max_tokens": 3})
+    write(tmp_path / "c", [spoken_of("generate", chat, Outcome(Spoken((Choice("Hi", "stop"),), 5, 1)))])
+    digest = hashlib.sha256(b"\x89PNG").hexdigest()
+    assert (tmp_path / "c").read_text("utf-8").split("\n")[1] == (
+        '{"address": "llm", "verb": "generate", "prompt": [{"role": "system", "content": "Be brief."}, '
+        '{"role": "user", "content": ["see", {"attachment": "image/png", "name": "a.png", "size": 4, '
+        f'"sha256": "{digest}", "base64": "iVBORw=="}}]}}], '
+        '"options": {"max_tokens": 3, "stop": ["a", "b"], "temperature": 0.5}, '
+        '"answer": {"choices": [{"text": "Hi", "finish_reason": "stop"}], "input_tokens": 5, "output_tokens": 1}}'
+    )
+
+
+def test_a_stream_reads_well(tmp_path: Path) -> None:
+    chat = Chat((Message("user", "hello"),), "hello")
+    deltas = (Delta("a "), Delta("", "hm"), Delta("b"))
+    write(tmp_path / "c", [spoken_of("stream", chat, Outcome(Spoken((Choice("a b", "stop", "hm"),)), deltas=deltas))])
+    assert (tmp_path / "c").read_text("utf-8").split("\n")[1] == (
+        '{"address": "llm", "verb": "stream", "prompt": "hello", "deltas": ["a ", {"reasoning": "hm"}, "b"], '
+        '"answer": {"choices": [{"text": "a b", "finish_reason": "stop", "reasoning": "hm"}]}}'
+    )
+
+
+def test_what_was_said_comes_back(tmp_path: Path) -> None:
+    deltas = (Delta("Hi"), Delta(""), Delta("", "hm", (SEARCH,)), Delta("x", tool_calls=(ToolCall("", "s", "{no"),)))
+    calls = [
+        spoken_of("generate", CHAT, Outcome(SPOKEN)),
+        spoken_of("stream", CHAT, Outcome(SPOKEN, deltas=deltas)),
+        spoken_of("stream", CHAT, Outcome(None, deltas=deltas)),
+        spoken_of("stream", CHAT, Outcome(error=errors.StreamInterruptedError("cut", partial="Hi"), deltas=deltas)),
+    ]
+    write(tmp_path / "c", calls)
+    again = read(tmp_path / "c")
+    assert [r.outcome.answer for r in again] == [SPOKEN, SPOKEN, None, None]
+    assert [r.outcome.deltas for r in again] == [(), deltas, deltas, deltas]
+    assert [r.asked.key() for r in again] == [r.asked.key() for r in calls]
+    assert list(again[0].outcome.answer.choices[0].tool_calls[0].arguments) == list(SEARCH.arguments)  # in their order
+    assert getattr(again[3].outcome.error, "partial", None) == "Hi"
+
+
+def test_recording_it_again_changes_nothing(tmp_path: Path) -> None:
+    first = [spoken_of("generate", CHAT, Outcome(SPOKEN)), spoken_of("stream", CHAT, Outcome(SPOKEN))]
+    write(tmp_path / "c", first)
+    before = (tmp_path / "c").read_bytes()
+    write(tmp_path / "c", list(reversed(first)))
+    assert (tmp_path / "c").read_bytes() == before
+
+
+@pytest.mark.parametrize("size", [64, 65])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_vectors_come_back_bit_by_bit(tmp_path: Path, size: int, kind: Any) -> None:
+    array = np.random.default_rng(size).normal(size=(2, size // 2)).astype(kind)
+    array[0, 0], array[1, 0] = np.nan, -0.0
+    write(tmp_path / "c", [Recorded(asked("e", "embed", ("a", "b"), None), Outcome(Embedded(array, 2)))])
+    answer = read(tmp_path / "c")[0].outcome.answer
+    assert (answer.array.dtype, answer.array.shape, answer.input_tokens) == (array.dtype, array.shape, 2)
+    assert answer.array.tobytes() == array.tobytes()
+
+
 # ---------------------------------------------------------------- bad files
 LINE: dict[str, Any] = {"address": "d", "verb": "ready", "answer": True}
 PREDICT: dict[str, Any] = {"address": "d", "verb": "predict", "answer": {}}
+CHOICE: dict[str, Any] = {"text": "hi", "finish_reason": "stop"}
+GENERATE: dict[str, Any] = {"address": "d", "verb": "generate", "prompt": "p", "answer": {"choices": [CHOICE]}}
+STREAM: dict[str, Any] = GENERATE | {"verb": "stream", "deltas": ["hi"]}
+VECTORS: dict[str, Any] = {"datatype": "FP32", "shape": [1, 1], "data": [[1]]}
+EMBED: dict[str, Any] = {"address": "d", "verb": "embed", "texts": ["t"], "answer": {"vectors": VECTORS}}
+
+
+def said(**changes: Any) -> dict[str, Any]:
+    return GENERATE | {"answer": {"choices": [CHOICE | changes]}}
 
 
 @pytest.mark.parametrize(
@@ -167,6 +259,31 @@ PREDICT: dict[str, Any] = {"address": "d", "verb": "predict", "answer": {}}
             {"address": "d", "verb": "predict", "error": {"class": "InputError", "message": "m", "__class__": 1}},
             "attribute '__class__'",
         ),
+        (PREDICT | {"prompt": "p"}, "a call of predict has no prompt"),
+        (PREDICT | {"deltas": []}, "a stream has deltas, and no other verb has"),
+        (GENERATE | {"inputs": {"x": 1}}, "a call of generate has no inputs"),
+        (GENERATE | {"texts": ["t"]}, "a call of generate has no texts"),
+        ({key: value for key, value in GENERATE.items() if key != "prompt"}, "a call of generate needs prompt"),
+        (GENERATE | {"prompt": 1}, "prompt is none"),
+        (GENERATE | {"prompt": [{"role": "user"}]}, "prompt is none"),
+        (GENERATE | {"tools": ["search"]}, "tools is none"),
+        (GENERATE | {"schema": {"name": "R"}}, "schema is none"),
+        (GENERATE | {"answer": None}, "answer is no object"),
+        (GENERATE | {"answer": {}}, "answer has no choices"),
+        (GENERATE | {"answer": {"choices": [CHOICE], "input_tokens": True}}, "input_tokens of another kind"),
+        (GENERATE | {"answer": {"choices": [{"text": "hi"}]}}, "answer choice 0 has no finish_reason"),
+        (said(colour="red"), "choice 0 has the unknown key 'colour'"),
+        (said(text=1), "choice 0 has a text of another kind"),
+        (said(tool_calls=[{"id": "1", "name": "s"}]), "choice 0 tool call 0 has no arguments"),
+        (said(tool_calls=[{"id": "1", "name": "s", "arguments": 1}]), "arguments of another kind"),
+        (said(logprobs=[{"logprob": {"$number": "many"}}]), r"\$number that is none of NaN"),
+        ({key: value for key, value in STREAM.items() if key != "deltas"}, "a stream has deltas"),
+        (STREAM | {"deltas": "hi"}, "deltas is no list"),
+        (STREAM | {"deltas": ["hi", 1]}, "deltas 1 is no object"),
+        (STREAM | {"deltas": [{"tool_calls": {}}]}, "deltas 0 has a tool_calls of another kind"),
+        (EMBED | {"texts": [1]}, "texts is none"),
+        (EMBED | {"answer": {"vectors": [1]}}, "vectors of another kind"),
+        (EMBED | {"answer": {"vectors": VECTORS | {"shape": [2, 1]}}}, "vectors"),
     ],
 )
 def test_a_line_that_is_wrong_is_named(tmp_path: Path, line: Any, words: str) -> None:

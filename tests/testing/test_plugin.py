@@ -183,6 +183,63 @@ def test_async_tests_fixtures_and_unittest_are_recorded(project: Project, url: s
     assert "4 passed" in project.run()
 
 
+SPEAKING = """
+    import os
+    import aiaas_sdk as aiaas
+    import pytest
+
+    pytestmark = pytest.mark.usefixtures("aiaas_recording", "aiaas_no_network")
+    QUESTION = [{"role": "system", "content": "My key is hunter2."}, {"role": "user", "content": "Tell me a story."}]
+
+    @pytest.fixture
+    def model(aiaas_recording, monkeypatch):
+        if url := os.environ.get("URL"):
+            monkeypatch.setenv("AIAAS_MODEL_WRITER", f"openai+{url}/v1#e")
+        with aiaas.load("writer", api_key="secret-abc", timeout=20) as model:
+            yield model
+
+    def test_told(model):
+        assert model.generate(QUESTION, temperature=0.5).text == "Tell me a story."
+
+    def test_streamed(model):
+        with model.stream(QUESTION) as stream:
+            assert [delta.text for delta in stream] == ["Tell", " me", " a", " story."]
+            assert stream.result().usage.output_tokens == 4
+
+    def test_left(model):
+        for delta in model.stream(QUESTION):
+            assert delta.text == "Tell"
+            break
+
+    def test_embedded(model):
+        assert model.embed(["a", "b"]).array.shape == (2, 26)
+
+    @pytest.mark.anyio
+    async def test_awaited(aiaas_recording, model):
+        async with aiaas.load_async("writer") as other, other.stream("Hello you") as stream:
+            assert [delta.text async for delta in stream] == ["Hello", " you"]
+
+    @pytest.fixture
+    def anyio_backend():
+        return "asyncio"
+"""
+
+
+@pytest.mark.slow
+def test_what_a_language_model_says_is_recorded_and_replayed(project: Project) -> None:
+    project.write("tests/test_app.py", SPEAKING)
+    with serve_in_thread(["e=echo:"]) as url:
+        project.run("--aiaas=record", url=url)
+    assert len(project.files) == 5
+    assert not [text for text in project.files.values() if "secret-abc" in text]
+    assert "5 passed" in project.run("--aiaas-strict")
+    project.write("tests/test_app.py", SPEAKING.replace("Tell me a story", "Tell me a tale"))
+    out = project.run(status=1)
+    assert "test_told.jsonl has no call like this: generate of writer with 2 messages, temperature 0.5" in out
+    assert "The nearest is line 3: message 1 differs at character 10. Record it again" in out
+    assert "message 1 differs at character 10: 'tale.' here, 'story.' recorded" in out
+
+
 # ---------------------------------------------------------------- what must not go by unseen
 @pytest.mark.slow
 def test_a_miss_that_the_application_swallows_fails_the_test(project: Project, url: str) -> None:

@@ -143,12 +143,15 @@ class TorchBackend(LocalBackend):
         from aiaas_sdk.backends.torch.embedding import Encoder
         from aiaas_sdk.backends.torch.generation import LanguageModel
 
-        vocabulary = module.shape.vocabulary
-        if language.context > module.shape.context:
-            raise BundleError(f"{where}: its language's context is larger than the model's, {module.shape.context}")
+        task, context = getattr(module, "task", None), getattr(module, "context", 0)
+        if language.task != task or language.context > context:
+            raise BundleError(
+                f"{where} says that it can {language.task} texts of {language.context} tokens; its architecture says "
+                f"{task or 'neither'}, {context}"
+            )
         if language.task == "embed":
-            return None, Encoder(language, found.beside, module, device, vocabulary, where)
-        return LanguageModel(language, found.beside, module, device, vocabulary, where, self._told), None
+            return None, Encoder(language, found.beside, module, device, where)
+        return LanguageModel(language, found.beside, module, device, where, self._told), None
 
     # ------------------------------------------------------------ language
     def start(self, call: Call, *arguments: Any) -> Flow[Any]:

@@ -42,6 +42,8 @@ LEAST = 64
 class Speaker(Protocol):
     """A module that can generate: what a decoder of `Transformer` offers."""
 
+    @property
+    def vocabulary(self) -> int: ...
     def cache(self) -> Cache: ...
     def advance(self, ids: Tensor, past: Past) -> Tensor: ...
 
@@ -85,6 +87,7 @@ class Engine:
         self._process = os.getpid()
         self._inbox: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._work: _Work | None = None
 
     # ------------------------------------------------------------ the callers' side
     def submit(self, ask: Ask) -> Job:
@@ -97,8 +100,8 @@ class Engine:
                 self._reset()
             self._inbox.put(job)
             if self._thread is None:
-                work = _Work(self._model, self._device, self._inbox, self._step_facts(), self._told)
-                self._thread = threading.Thread(target=work.run, name="aiaas-speaking", daemon=True)
+                self._work = _Work(self._model, self._device, self._inbox, self._step_facts(), self._told)
+                self._thread = threading.Thread(target=self._work.run, name="aiaas-speaking", daemon=True)
                 self._thread.start()
         return job
 

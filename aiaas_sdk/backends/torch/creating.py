@@ -1,19 +1,36 @@
-"""An untrained module of a registered architecture, and an example of its input."""
+"""An untrained module of a registered architecture, an example of its input, and how it reads text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from aiaas_sdk import bundle
 from aiaas_sdk.architectures import class_of
-from aiaas_sdk.errors import AiaasError, ConfigError
+from aiaas_sdk.backends.torch.tokenizing import ByteTokenizer, FileTokenizer, Tokenizer
+from aiaas_sdk.errors import AiaasError, ConfigError, UnsupportedOperationError
 from aiaas_sdk.tensors import DATATYPES
 
-__all__ = ["untrained"]
+__all__ = ["Untrained", "untrained"]
 
 Inputs = Mapping[str, tuple[str, Sequence[int]]]
+TOKENIZER = "tokenizer.json"
+ENDS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "</s>", "<eos>", "[SEP]")
+"""Names of the token that ends an answer; the first that a tokenizer has is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Untrained:
+    """What `create` saves; `beside` are the files that `language` names."""
+
+    module: torch.nn.Module
+    example: Any
+    language: bundle.Language | None = None
+    beside: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def untrained(
@@ -23,9 +40,31 @@ def untrained(
     inputs: Inputs | None,
     labels: Sequence[str] | None,
     seed: int | None,
-) -> tuple[torch.nn.Module, Any]:
-    """The module and an example, as `aiaas_sdk.create` describes them."""
+    tokenizer: str | None,
+) -> Untrained:
+    """The module and what belongs to it, as `aiaas_sdk.create` describes them."""
     cls = class_of(architecture)
+    if tokenizer is None:
+        module = _module(architecture, cls, config, inputs, labels, seed)
+        return Untrained(module, _example(architecture, module, inputs))
+    if not hasattr(cls, "task"):
+        raise UnsupportedOperationError(
+            f"the architecture {architecture!r} has no use for a tokenizer", hint="Leave tokenizer= out"
+        )
+    reader, beside = _tokenizer(tokenizer)
+    module = _module(architecture, cls, {"vocabulary": reader.size, **(config or {})}, inputs, labels, seed)
+    language = _language(module, reader, bundle.BYTES if not beside else TOKENIZER)
+    return Untrained(module, _example(architecture, module, inputs), language, beside)
+
+
+def _module(
+    architecture: str,
+    cls: Any,
+    config: Mapping[str, Any] | None,
+    inputs: Inputs | None,
+    labels: Sequence[str] | None,
+    seed: int | None,
+) -> torch.nn.Module:
     configure = getattr(cls, "configure", None)
     found = dict(configure(inputs, labels)) if configure is not None and inputs else {}
     arguments = {**found, **(config or {})}
@@ -33,18 +72,45 @@ def untrained(
         if seed is not None:
             torch.manual_seed(seed)
         try:
-            module = cls(**arguments)
+            return cls(**arguments)  # type: ignore[no-any-return]
         except AiaasError:
             raise
         except Exception as error:
             raise ConfigError(
                 f"the architecture {architecture!r} doesn't take {sorted(arguments)} ({type(error).__name__}: {error})"
             ) from error
-    return module, _example(architecture, module, inputs)
+
+
+def _tokenizer(named: str) -> tuple[Tokenizer, Mapping[str, bytes]]:
+    if named == bundle.BYTES:
+        return ByteTokenizer(), {}
+    try:
+        data = Path(named).read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"the tokenizer {named!r} can't be read ({error.strerror})",
+            hint='Give the path of a tokenizer.json, or "bytes"',
+        ) from None
+    return FileTokenizer(data, named), {TOKENIZER: data}
+
+
+def _language(module: Any, tokenizer: Tokenizer, named: str) -> bundle.Language:
+    if module.task is None:
+        raise UnsupportedOperationError("this kind of model has no use for a tokenizer", hint="Leave tokenizer= out")
+    if tokenizer.size > module.vocabulary:
+        raise ConfigError(
+            f"vocabulary is {module.vocabulary}, and the tokenizer has {tokenizer.size} tokens",
+            hint="Leave vocabulary out of config=",
+        )
+    ends = [ByteTokenizer.end] if named == bundle.BYTES else [tokenizer.id_of(name) for name in ENDS]
+    end = next(([token] for token in ends if token is not None), [])
+    return bundle.Language(task=module.task, tokenizer=named, context=module.context, end=end)
 
 
 def _example(architecture: str, module: torch.nn.Module, inputs: Inputs | None) -> Any:
     if not inputs:
+        if (example := getattr(module, "example", None)) is not None:
+            return example
         shape = getattr(module, "example_shape", None)
         if shape is None:
             raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,14 +26,13 @@ class Encoder:
         self,
         language: bundle.Language,
         beside: Mapping[str, bytes | bytearray],
-        module: torch.nn.Module,
+        module: Any,
         device: torch.device,
-        vocabulary: int,
         where: str,
     ) -> None:
         self._tokenizer = tokenizer_of(language, beside, where)
-        if self._tokenizer.size > vocabulary:
-            raise BundleError(f"{where}: the tokenizer has ids that the model, with {vocabulary} tokens, hasn't")
+        if self._tokenizer.size > module.vocabulary:
+            raise BundleError(f"{where}: the tokenizer has more tokens than the model, {module.vocabulary}")
         self._module, self._device, self._limit = module, device, language.context
 
     def embed(self, texts: Sequence[str], dimensions: int | None) -> Embedded:

@@ -15,7 +15,14 @@ from aiaas_sdk.backends.torch.jobs import Ask, Job
 from aiaas_sdk.backends.torch.schemas import Constraint, Constraints
 from aiaas_sdk.backends.torch.templating import ChatTemplate, plain_text
 from aiaas_sdk.backends.torch.tokenizing import ByteTokenizer, FileTokenizer, Tokenizer
-from aiaas_sdk.errors import AiaasError, BundleError, InputError, StreamInterruptedError, UnsupportedOperationError
+from aiaas_sdk.errors import (
+    AiaasError,
+    BundleError,
+    ContextLengthError,
+    InputError,
+    StreamInterruptedError,
+    UnsupportedOperationError,
+)
 from aiaas_sdk.flow import Emit, Flow, wait
 from aiaas_sdk.prompts import sampling_of
 from aiaas_sdk.records.call import Call
@@ -37,7 +44,6 @@ class LanguageModel:
     Args:
         language, beside: of the bundle.
         module: generates; what `Transformer` offers as a decoder.
-        vocabulary: how many tokens the module knows.
         where: the bundle, for messages.
         told: makes an error of ours out of one that the module raised.
     """
@@ -48,13 +54,14 @@ class LanguageModel:
         beside: Mapping[str, bytes | bytearray],
         module: Speaker,
         device: torch.device,
-        vocabulary: int,
         where: str,
         told: Callable[[Exception], AiaasError],
     ) -> None:
         self._tokenizer = tokenizer_of(language, beside, where)
-        if max([self._tokenizer.size - 1, *language.end]) >= vocabulary:
-            raise BundleError(f"{where}: the tokenizer has ids that the model, with {vocabulary} tokens, hasn't")
+        if max([self._tokenizer.size, *(token + 1 for token in language.end)]) > module.vocabulary:
+            raise BundleError(
+                f"{where}: the tokenizer, or its end of an answer, is beyond the model's {module.vocabulary} tokens"
+            )
         self._context, self._end = language.context, tuple(language.end)
         self._template = _template(language, beside, where)
         try:
@@ -77,7 +84,8 @@ class LanguageModel:
         """The tokens and options of a conversation.
 
         Raises:
-            InputError: it doesn't fit into the context, or the template or the schema refuses it.
+            ContextLengthError: it doesn't fit into the context.
+            InputError: the template or the schema refuses it.
             UnsupportedOperationError: this model has no use for something in it.
         """
         prompt = self._prompt(chat)
@@ -85,12 +93,14 @@ class LanguageModel:
             raise InputError("the prompt is empty: it has no token to go on from")
         options = {**self._usual, **chat.sampling}
         limit = self._limit(len(prompt), options.get("max_tokens"))
-        schema = None if chat.schema is None else chat.schema[1]
+        # a call of a tool is no document of the schema; with tools, the answer is looked at when it is whole
+        schema = None if chat.schema is None or chat.tools else chat.schema[1]
         return Ask(
             prompt=prompt,
             limit=limit,
             options=options,
             constraints=() if schema is None else self._held_to(schema, limit, options.get("n", 1)),
+            chat=self._template is not None and bool(chat.messages),
             tools=bool(chat.tools),
             streaming=streaming,
         )
@@ -118,12 +128,12 @@ class LanguageModel:
         """The most tokens of an answer."""
         left = self._context - prompt
         if left < 1:
-            raise InputError(
+            raise ContextLengthError(
                 f"the prompt has {prompt} tokens, and the model's context is {self._context} with the answer",
                 hint="Shorten the conversation",
             )
         if wanted is not None and wanted > left:
-            raise InputError(
+            raise ContextLengthError(
                 f"the prompt has {prompt} tokens and max_tokens is {wanted}; together that is more than the model's "
                 f"context of {self._context}",
                 hint=f"Shorten the conversation, or give max_tokens={left} at most",

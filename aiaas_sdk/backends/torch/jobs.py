@@ -16,6 +16,7 @@ from aiaas_sdk.backends.torch.spelling import Speller, Stops
 from aiaas_sdk.backends.torch.toolcalls import OPEN, calls_in
 from aiaas_sdk.records.chat import Choice, Spoken
 from aiaas_sdk.records.language import Delta, ToolCall
+from aiaas_sdk.wire.openai import Thinking
 
 __all__ = ["Answer", "Ask", "Job"]
 
@@ -29,6 +30,7 @@ class Ask:
         limit: the most tokens of an answer; the prompt and it fit into the context.
         options: those of sampling, the model's own defaults among them.
         constraints: what keeps each answer to its schema; none where there is no schema.
+        chat: whether it is a conversation, in which a model may think before it answers.
         tools: whether tools were offered, whose calls are taken out of the text.
         streaming: whether the text is wanted as it comes.
     """
@@ -37,6 +39,7 @@ class Ask:
     limit: int
     options: Mapping[str, Any] = field(default_factory=dict)
     constraints: Sequence[Constraint] = ()
+    chat: bool = False
     tools: bool = False
     streaming: bool = False
 
@@ -105,13 +108,18 @@ class Job:
         if self._pieces:
             pieces = list(self._pieces)
             self._pieces.clear()
-            calls = tuple(call for piece in pieces for call in piece.tool_calls)
-            future.set_result(Delta("".join(piece.text for piece in pieces), tool_calls=calls))
+            future.set_result(_joined(pieces))
         elif isinstance(self._outcome, BaseException):
             future.set_exception(self._outcome)
         else:
             future.set_result(self._outcome)
         return True
+
+
+def _joined(pieces: Sequence[Delta]) -> Delta:
+    calls = tuple(call for piece in pieces for call in piece.tool_calls)
+    text, reasoning = "".join(piece.text for piece in pieces), "".join(piece.reasoning for piece in pieces)
+    return Delta(text, reasoning, calls)
 
 
 class Answer:
@@ -133,9 +141,11 @@ class Answer:
         self._stops = Stops(ask.options.get("stop", ()))
         # a call of a tool is shown whole, at the end
         self._aside = Stops((OPEN,)) if ask.tools else None
+        self._thinking = Thinking() if ask.chat else None
         self._text: list[str] = []
+        self._thought: list[str] = []
         self._logprobs: list[tuple[int, dict[str, Any]]] = []
-        self._size = 0
+        self._spelled = self._kept = 0
 
     @property
     def tokens(self) -> list[int]:
@@ -154,7 +164,7 @@ class Answer:
             self._finish("stop")
             return
         if logprobs is not None:
-            self._logprobs.append((self._size, logprobs))
+            self._logprobs.append((self._spelled, logprobs))
         if token not in self._special:
             self._show(self._speller.add(self._spelling[token]))
         if self._stops.hit or done:
@@ -163,19 +173,28 @@ class Answer:
             self._finish("length")
 
     def _show(self, spelled: str) -> None:
-        self._size += len(spelled)
+        self._spelled += len(spelled)
         self._add(self._stops.add(spelled))
 
     def _add(self, text: str) -> None:
-        if not text:
-            return
-        self._text.append(text)
-        if self.job.ask.streaming and (shown := text if self._aside is None else self._aside.add(text)):
-            self.job.say(Delta(shown))
+        self._kept += len(text)
+        self._say(*((text, "") if self._thinking is None else self._thinking.feed(text)))
+
+    def _say(self, text: str, thought: str) -> None:
+        if text:
+            self._text.append(text)
+        if thought:
+            self._thought.append(thought)
+        if self.job.ask.streaming:
+            shown = text if self._aside is None else self._aside.add(text)
+            if shown or thought:
+                self.job.say(Delta(shown, thought))
 
     def _finish(self, reason: str) -> None:
         if not self._stops.hit:
             self._add(self._stops.rest())
+        if self._thinking is not None:
+            self._say(*self._thinking.end())
         self.reason = reason
         if self.job.ask.streaming and self._aside is not None:
             self._finish_aside(self._aside)
@@ -197,5 +216,6 @@ class Answer:
         reason = "tool_calls" if calls else self.reason
         told = None
         if "logprobs" in self.job.ask.options:
-            told = [entry for start, entry in self._logprobs if not self._stops.hit or start < len(text)]
-        return Choice(text, reason, tool_calls=calls, logprobs=told)
+            told = [entry for start, entry in self._logprobs if not self._stops.hit or start < self._kept]
+        thought = "".join(self._thought).strip() or None
+        return Choice(text, reason, thought, calls, told)

@@ -12,6 +12,8 @@ from torch import Tensor
 
 __all__ = ["Sampler", "logprobs_of"]
 
+FEW = 512
+"""The likeliest tokens, which mostly reach `top_p`."""
 _DRAWS = ("top_p", "top_k", "seed")
 """Who gives one of these wants tokens to be drawn, and not the likeliest each time."""
 
@@ -47,26 +49,28 @@ class Sampler:
         """The token; logits are (vocabulary,)."""
         if self.greedy:
             return int(logits.argmax())
-        values, ids = self._candidates(logits.float() / self.temperature)
-        shares = values.softmax(-1, dtype=torch.float64)
+        values, ids, whole = self._candidates(logits.float() / self.temperature)
+        shares = (values.double() - whole).exp()
         reached = shares.cumsum(-1)
         if self._top_p < 1:
-            kept = max(1, int((reached - shares < self._top_p).sum()))
-            reached = reached[:kept]
+            reached = reached[: max(1, int((reached - shares < self._top_p).sum()))]
         # a number above 0, or a token without any share could be drawn
         at = (1.0 - self._random.random()) * float(reached[-1])
         place = min(int(torch.searchsorted(reached, at)), len(reached) - 1)
         return place if ids is None else int(ids[place])
 
-    def _candidates(self, scaled: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The logits that may be drawn, and their ids unless they are all in order."""
+    def _candidates(self, scaled: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The logits that may be drawn, their ids unless they are all in order, and the logarithm of their sum."""
         if self._top_k is not None and self._top_k < len(scaled):
             values, ids = scaled.topk(self._top_k)
-            return values, ids
-        if self._top_p < 1:
-            values, ids = scaled.sort(descending=True, stable=True)
-            return values, ids
-        return scaled, None
+            return values, ids, values.double().logsumexp(-1)
+        whole = scaled.double().logsumexp(-1)
+        if self._top_p == 1:
+            return scaled, None, whole
+        values, ids = scaled.topk(min(FEW, len(scaled)))
+        if float((values.double() - whole).exp().sum()) < self._top_p:  # it takes more of them, so order them all
+            values, ids = scaled.sort(descending=True)
+        return values, ids, whole
 
 
 def logprobs_of(logits: Tensor, token: int, others: int) -> tuple[float, list[tuple[int, float]]]:

@@ -15,8 +15,8 @@ __all__ = ["ChatTemplate", "plain_text", "text_of"]
 
 LARGEST = 1 << 24
 """Characters of a conversation; a template that repeats itself ends there."""
-LONGEST = 10_000
-"""Of `range` within a template."""
+STEPS = 100_000
+"""That a template may count with `range`, all of its loops together."""
 
 
 def text_of(message: Message) -> str:
@@ -63,6 +63,7 @@ class ChatTemplate:
             "add_generation_prompt": True,
             "bos_token": begin,
             "eos_token": end,
+            "range": _Counter().range,
         }
         pieces, size = [], 0
         try:
@@ -95,7 +96,6 @@ def _environment(sandbox: Any) -> Any:
     environment.filters["tojson"] = _json
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = _now
-    environment.globals["range"] = _range
     return environment
 
 
@@ -114,11 +114,19 @@ def _now(form: str) -> str:
     return datetime.now().strftime(form)
 
 
-def _range(*bounds: int) -> range:
-    found = range(*bounds)
-    if len(found) > LONGEST:
-        raise InputError(f"a chat template counts further than {LONGEST}")
-    return found
+class _Counter:
+    """The `range` of one rendering."""
+
+    def __init__(self) -> None:
+        self._left = STEPS
+
+    def range(self, *bounds: int) -> range:
+        found = range(*bounds)
+        # a start or an end may be beyond what len() can tell
+        self._left -= min(STEPS + 1, max(0, (found.stop - found.start) // found.step))
+        if self._left < 0:
+            raise InputError(f"the model's chat template counts further than {STEPS}")
+        return found
 
 
 def _plain(message: Message) -> dict[str, Any]:
