@@ -39,6 +39,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/local.py
 	$(BIN)/python benchmarks/remote.py
+	$(BIN)/python benchmarks/mapping.py
 	$(BIN)/python benchmarks/inflight.py
 	$(BIN)/python benchmarks/policies.py
 	$(BIN)/python benchmarks/fleet.py

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from aiaas_sdk.records.events import AttemptEvent as AttemptEvent
     from aiaas_sdk.records.events import CallEvent as CallEvent
     from aiaas_sdk.records.language import AsyncStream as AsyncStream
+    from aiaas_sdk.records.language import Attachment as Attachment
     from aiaas_sdk.records.language import Delta as Delta
     from aiaas_sdk.records.language import Embeddings as Embeddings
     from aiaas_sdk.records.language import Generation as Generation
@@ -67,6 +68,7 @@ _HOMES = {
     "records.events": ("AttemptEvent", "CallEvent"),
     "records.language": (
         "AsyncStream",
+        "Attachment",
         "Delta",
         "Embeddings",
         "Generation",

@@ -20,9 +20,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
@@ -35,12 +34,13 @@ from aiaas_sdk.records.network import Network
 __all__ = [
     "AsyncSender",
     "AsyncStream",
+    "Begun",
     "Buffer",
+    "Compound",
     "Effect",
     "Emit",
     "Flow",
     "Open",
-    "Race",
     "Read",
     "Reply",
     "Request",
@@ -53,13 +53,15 @@ __all__ = [
     "adrive",
     "drive",
     "emit",
+    "nearest",
     "open_reply",
-    "race",
     "read",
     "run",
     "send",
     "sleep",
+    "unanswered",
     "wait",
+    "within",
 ]
 
 T = TypeVar("T")
@@ -150,16 +152,16 @@ class Wait:
     timeout: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Race:
-    """The first result of several flows, each started `delay` seconds after the one before it unless one has ended.
+class Compound:
+    """An effect that is made of others, such as a race: it knows itself how it is performed."""
 
-    Gives the number of the flow that won, and its result. The others are cancelled. A flow that fails leaves it to
-    those that run; where none runs its failure is the race's.
-    """
+    __slots__ = ()
 
-    flows: Sequence[Flow[Any]]
-    delay: float
+    def perform(self, sender: Sender, deadline: float | None) -> Any:
+        raise NotImplementedError
+
+    async def aperform(self, sender: AsyncSender, deadline: float | None) -> Any:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ class Emit:
     item: Any
 
 
-Effect: TypeAlias = Send | Open | Read | Sleep | Run | Wait | Race | Emit
+Effect: TypeAlias = Send | Open | Read | Sleep | Run | Wait | Compound | Emit
 Flow: TypeAlias = Generator[Effect, Any, T]
 
 
@@ -198,12 +200,15 @@ def wait(future: Future[T], what: str, timeout: float | None = None) -> Flow[T]:
     return (yield Wait(future, what, timeout))  # type: ignore[no-any-return]
 
 
-def race(flows: Sequence[Flow[T]], delay: float) -> Flow[tuple[int, T]]:
-    return (yield Race(flows, delay))  # type: ignore[no-any-return]
-
-
 def emit(item: Any) -> Flow[None]:
     yield Emit(item)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A request that a plain sender has begun. `rest` is for its awaited twin alone."""
+
+    rest: Any
 
 
 class Sender(Protocol):
@@ -217,6 +222,14 @@ class Sender(Protocol):
     def awaited(self) -> AsyncSender: ...
 
     def send(self, request: Request, until: float | None) -> Reply: ...
+
+    def begin(self, request: Request, until: float | None, pause: float) -> Reply | Begun:
+        """As `send`; what isn't over at the moment `pause` (monotonic) is given as it stands, for the twin's `finish`.
+
+        Who lets go of it ends the request.
+        """
+        ...
+
     def open(self, request: Request, until: float | None) -> Reply: ...
     def read(self, reply: Reply, until: float | None) -> Buffer: ...
     def release(self, reply: Reply) -> None: ...
@@ -226,12 +239,17 @@ class AsyncSender(Protocol):
     """The awaited twin of `Sender`."""
 
     async def send(self, request: Request, until: float | None) -> Reply: ...
+
+    async def finish(self, begun: Begun) -> Reply:
+        """The reply to a request that the plain twin began, by the moment `until` that was given there."""
+        ...
+
     async def open(self, request: Request, until: float | None) -> Reply: ...
     async def read(self, reply: Reply, until: float | None) -> Buffer: ...
     async def release(self, reply: Reply) -> None: ...
 
 
-def _until(deadline: float | None, timeout: float | None) -> float | None:
+def nearest(deadline: float | None, timeout: float | None) -> float | None:
     """The nearer of the call's deadline and this effect's own limit; raises when the deadline is past."""
     if deadline is None:
         return None if timeout is None else time.monotonic() + timeout
@@ -241,11 +259,17 @@ def _until(deadline: float | None, timeout: float | None) -> float | None:
     return deadline if timeout is None else min(deadline, now + timeout)
 
 
-def _pause(deadline: float | None, seconds: float) -> float:
-    until = _until(deadline, None)
+def within(deadline: float | None, seconds: float) -> float:
+    """The seconds of a pause; raises when it would end after the deadline."""
+    until = nearest(deadline, None)
     if until is not None and time.monotonic() + seconds > until:
         raise DeadlineExceededError(f"the next pause of {seconds:.2f} s would end after the deadline", retryable=False)
     return seconds
+
+
+def unanswered(what: str) -> DeadlineExceededError:
+    """For a `Wait` whose time is up."""
+    return DeadlineExceededError(f"the call ran out of time waiting for {what}", retryable=False)
 
 
 def _abandon(future: Future[Any]) -> None:
@@ -261,10 +285,6 @@ def _log_late(future: Future[Any]) -> None:
         logger.warning("abandoned work failed after its deadline: %s", type(error).__name__)
     else:
         logger.warning("abandoned work ended after its deadline; its result was dropped")
-
-
-def _waiting_for(what: str) -> DeadlineExceededError:
-    return DeadlineExceededError(f"the call ran out of time waiting for {what}", retryable=False)
 
 
 def _too_slow() -> DeadlineExceededError:
@@ -324,29 +344,29 @@ class Stream(Generic[T]):
             return self._run(effect.work, effect.executor)
         match effect:
             case Send(request, timeout):
-                return self._sender.send(request, _until(self._deadline, timeout))
+                return self._sender.send(request, nearest(self._deadline, timeout))
             case Open(request, timeout):
                 self._release()
-                self._opened = self._sender.open(request, _until(self._deadline, timeout))
+                self._opened = self._sender.open(request, nearest(self._deadline, timeout))
                 return self._opened
             case Read(reply, timeout):
-                return self._sender.read(reply, _until(self._deadline, timeout))
+                return self._sender.read(reply, nearest(self._deadline, timeout))
             case Sleep(seconds):
-                return time.sleep(_pause(self._deadline, seconds))
+                return time.sleep(within(self._deadline, seconds))
             case Wait(future, what, timeout):
-                until = _until(self._deadline, timeout)
+                until = nearest(self._deadline, timeout)
                 try:
                     return future.result(None if until is None else until - time.monotonic())
                 except FutureTimeout:
-                    raise _waiting_for(what) from None
-            case Race(flows, delay):
-                return _raced(flows, delay, self._sender, self._deadline)
+                    raise unanswered(what) from None
+            case Compound():
+                return effect.perform(self._sender, self._deadline)
         raise TypeError(f"a flow yielded {type(effect).__name__}, which is no effect")
 
     def _run(self, work: Callable[[], Any], executor: Executor | None) -> Any:
         if self._deadline is None or executor is None:
             return work()
-        until = _until(self._deadline, None)
+        until = nearest(self._deadline, None)
         assert until is not None
         future = executor.submit(work)
         try:
@@ -398,21 +418,29 @@ class AsyncStream(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
+        item = await self.advance()
+        if item is _END:
+            raise StopAsyncIteration
+        return item  # type: ignore[no-any-return]
+
+    async def advance(self) -> Any:
+        """The awaited twin of `Stream.advance`."""
         step: Callable[[Any], Effect] = self._flow.send
         try:
             while True:
                 effect = step(self._outcome)
                 self._outcome = None
                 if type(effect) is Emit:
-                    return effect.item  # type: ignore[no-any-return]
+                    return effect.item
                 try:
                     self._outcome, step = await self._perform(effect), self._flow.send
                 except Exception as error:
                     self._outcome, step = error, self._flow.throw
         except StopIteration as stop:
             self.result = stop.value
-            await self.aclose()
-            raise StopAsyncIteration from None
+            if self._opened is not None:
+                await self._release()
+            return _END
         except BaseException:
             await self.aclose()
             raise
@@ -422,28 +450,28 @@ class AsyncStream(Generic[T]):
             case Run(work, executor):
                 return await self._run(work, executor)
             case Send(request, timeout):
-                return await self._sender.send(request, _until(self._deadline, timeout))
+                return await self._sender.send(request, nearest(self._deadline, timeout))
             case Open(request, timeout):
                 await self._release()
-                self._opened = await self._sender.open(request, _until(self._deadline, timeout))
+                self._opened = await self._sender.open(request, nearest(self._deadline, timeout))
                 return self._opened
             case Read(reply, timeout):
-                return await self._sender.read(reply, _until(self._deadline, timeout))
+                return await self._sender.read(reply, nearest(self._deadline, timeout))
             case Sleep(seconds):
-                return await asyncio.sleep(_pause(self._deadline, seconds))
+                return await asyncio.sleep(within(self._deadline, seconds))
             case Wait(future, what, timeout):
-                until = _until(self._deadline, timeout)
+                until = nearest(self._deadline, timeout)
                 # wait() and not wait_for(), which may lose a result that comes together with a cancellation
                 waiting = asyncio.wrap_future(future)
                 if not (await asyncio.wait({waiting}, timeout=None if until is None else until - time.monotonic()))[0]:
-                    raise _waiting_for(what)
+                    raise unanswered(what)
                 return waiting.result()
-            case Race(flows, delay):
-                return await _arace(flows, delay, self._sender, self._deadline)
+            case Compound():
+                return await effect.aperform(self._sender, self._deadline)
         raise TypeError(f"a flow yielded {type(effect).__name__}, which is no effect")
 
     async def _run(self, work: Callable[[], Any], executor: Executor | None) -> Any:
-        until = _until(self._deadline, None)
+        until = nearest(self._deadline, None)
         loop = asyncio.get_running_loop()
         future = executor.submit(work) if executor is not None else None
         if future is None:
@@ -503,59 +531,7 @@ def drive(flow: Flow[T], sender: Sender, deadline: float | None = None) -> T:
 async def adrive(flow: Flow[T], sender: AsyncSender, deadline: float | None = None) -> T:
     """The awaited twin of `drive`."""
     stream: AsyncStream[Any] = AsyncStream(flow, sender, deadline)
-    async for _ in stream:
+    if await stream.advance() is not _END:
         await stream.aclose()
         raise TypeError("a flow that should only return emitted an item")
     return stream.result  # type: ignore[no-any-return]
-
-
-# ---------------------------------------------------------------- races
-async def _arace(
-    flows: Sequence[Flow[Any]], delay: float, sender: AsyncSender, deadline: float | None
-) -> tuple[int, Any]:
-    lanes: list[asyncio.Task[Any]] = []
-    waiting = list(flows)
-    try:
-        while True:
-            if waiting:
-                lanes.append(asyncio.ensure_future(adrive(waiting.pop(0), sender, deadline)))
-            running = [lane for lane in lanes if not lane.done()]
-            if running:
-                await asyncio.wait(running, timeout=delay if waiting else None, return_when=asyncio.FIRST_COMPLETED)
-            ended = [lane for lane in lanes if lane.done()]
-            for lane in ended:
-                if lane.exception() is None:
-                    return lanes.index(lane), lane.result()
-            if len(ended) == len(lanes):
-                return 0, lanes[0].result()  # which raises
-    finally:
-        for flow in waiting:
-            flow.close()
-        for lane in lanes:
-            lane.cancel()
-        await asyncio.gather(*lanes, return_exceptions=True)
-
-
-def _raced(flows: Sequence[Flow[Any]], delay: float, sender: Sender, deadline: float | None) -> tuple[int, Any]:
-    """A race needs to wait for several things at once, which is what an event loop is for.
-
-    Where the caller's thread runs one already, the race has a thread of its own, and the caller waits for it.
-    """
-
-    async def run() -> tuple[int, Any]:
-        return await _arace(flows, delay, sender.awaited, deadline)
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(run())
-    outcome: Future[tuple[int, Any]] = Future()
-
-    def work() -> None:
-        try:
-            outcome.set_result(asyncio.run(run()))
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    threading.Thread(target=work, name="aiaas-race", daemon=True).start()
-    return outcome.result()

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-TOKENS = 64
+TOKENS = 48
 """Of each answer."""
-ROUNDS = 5
+ROUNDS = 3
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 SUBJECTS = ("a dog", "the sea", "two robots", "a lighthouse", "my grandmother", "a lost key", "winter", "the moon")
 PROMPTS = [f"Tell me a long story about {subject}." for subject in SUBJECTS]
@@ -33,8 +33,10 @@ def peer(folder: str) -> None:
     """For each line of token ids on stdin, a line with the seconds and the tokens on stdout."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
     torch.set_num_threads(THREADS)
+    disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     for line in sys.stdin:
         rows = json.loads(line)
@@ -76,7 +78,7 @@ def written(bundle: Path, folder: Path) -> None:
                 "num_attention_heads": config["heads"], "num_key_value_heads": config["kv_heads"],
                 "head_dim": config["head_width"], "intermediate_size": config["feedforward"],
                 "max_position_embeddings": config["context"], "rms_norm_eps": config["norm_eps"],
-                "rope_theta": config["theta"], "rope_parameters": {"rope_type": "default", "rope_theta": config["theta"]},
+                "rope_parameters": {"rope_type": "default", "rope_theta": config["theta"]},
                 "tie_word_embeddings": True, "hidden_act": "silu", "torch_dtype": "float32",
                 "bos_token_id": 1, "eos_token_id": 2,
             }

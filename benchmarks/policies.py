@@ -64,6 +64,9 @@ class AtOnce:
     def send(self, request: Request, until: float | None) -> Reply:
         return self._replies[request.url[18:]]
 
+    def begin(self, request: Request, until: float | None, pause: float) -> Reply:
+        return self.send(request, until)
+
 
 class Awaited:
     """Its twin for event loops."""

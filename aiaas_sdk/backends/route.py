@@ -19,10 +19,11 @@ from aiaas_sdk.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
     RateLimitedError,
+    StreamInterruptedError,
     UnavailableError,
     UnsupportedOperationError,
 )
-from aiaas_sdk.flow import Flow
+from aiaas_sdk.flow import Emit, Flow
 from aiaas_sdk.hookspecs import hookimpl
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.model import ModelInfo
@@ -35,6 +36,7 @@ PASSED_ON = (
     ModelNotFoundError,
     ModelNotReadyError,
     RateLimitedError,
+    StreamInterruptedError,
     UnavailableError,
     UnsupportedOperationError,
 )
@@ -48,6 +50,29 @@ class _Member:
     backend: Backend
     info: ModelInfo | None = None
     failed_at: float = float("-inf")
+
+
+class Begun:
+    """Whether a stream has given content; `noting` is the same flow, looked at."""
+
+    content = False
+
+    def noting(self, flow: Flow[Any]) -> Flow[Any]:
+        try:
+            effect = next(flow)
+            while True:
+                self.content = self.content or type(effect) is Emit
+                try:
+                    outcome = yield effect
+                except GeneratorExit:
+                    flow.close()
+                    raise
+                except BaseException as error:
+                    effect = flow.throw(error)
+                else:
+                    effect = flow.send(outcome)
+        except StopIteration as stop:
+            return stop.value
 
 
 class RouteBackend(Backend):
@@ -107,9 +132,12 @@ class RouteBackend(Backend):
         failures: list[AiaasError] = []
         for member in self._in_order():
             call.backend = call.version = None
+            begun = Begun()
             try:
-                answer = yield from attempt(call, member)
-            except PASSED_ON as error:
+                answer = yield from begun.noting(attempt(call, member))
+            except (*PASSED_ON, StreamInterruptedError) as error:
+                if begun.content or (isinstance(error, StreamInterruptedError) and error.partial):
+                    raise  # two models' words in one answer would be neither's
                 member.failed_at = time.monotonic()
                 failures.append(error.locate(address=str(member.backend.address)))
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -62,6 +63,7 @@ def root(
         torch:models/digits            a bundle here, its newest version
         https://host/v2/models/digits  behind the Open Inference Protocol
         digits                         a name in aiaas.toml or the environment
+        openai+https://host/v1#gpt-x   behind an API like OpenAI's
         echo:?x=FP32[-1,3]             gives back what it gets, to try things
 
     Begin with aiaas doctor ADDRESS: it shows each setting and makes one call.
@@ -183,6 +185,95 @@ def predict(
             writing.write(answer.outputs, output)
         if output is None or as_json:
             print(document(writing.answered(answer, output, whole=as_json)))
+
+
+@app.command(epilog=_EXITS)
+def chat(
+    address: Address,
+    system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="What it is told first.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest token each time.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens of this probability.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw from so many of the likeliest tokens.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Tokens of an answer.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="A text at which an answer ends.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed draws the same tokens.")] = None,
+    reasoning: Annotated[bool, typer.Option("--reasoning", help="Show what it thinks, on stderr.")] = False,
+    as_json: AsJson = False,
+    timeout: Timeout = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    api_key_env: KeyFrom = None,
+    imports: Imports = None,
+    debug: Debug = False,
+) -> None:
+    """Talk with a language model.
+
+    For example:
+
+        aiaas chat openai+https://host/v1#gpt-x --api-key-env HOST_KEY
+        aiaas chat torch:models/small --system "Be brief." --temperature 0.2
+        cat report.txt | aiaas chat small --system "Summarise it."
+
+    On a terminal each line is a message. Ctrl-C stops an answer, and its
+    beginning stays in the conversation; Ctrl-D or /quit ends. Elsewhere all of
+    stdin is one message, and so it is with --json.
+    """
+    with guarded(as_json=as_json, debug=debug):
+        import_all(imports)
+        from aiaas_sdk.api import load
+        from aiaas_sdk.cli import chat as chatting
+        from aiaas_sdk.prompts import sampling_of
+
+        given = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "max_tokens": max_tokens, "seed": seed}
+        sampling = sampling_of({**given, "stop": stop or None})
+        with load(address, **options(timeout, device, dtype, api_key_env)) as model:
+            talk = chatting.Conversation(model, system, sampling, reasoning)
+            if sys.stdin.isatty() and not as_json:
+                chatting.converse(talk)
+            elif (answer := chatting.answer_stdin(talk, whole=as_json)) is not None:
+                print(document(chatting.told(answer)))
+
+
+@app.command(epilog=_EXITS)
+def embed(
+    address: Address,
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="Texts; - for the lines of stdin.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A .npy, .npz, .json or .csv file.")] = None,
+    dimensions: Annotated[int | None, typer.Option(min=1, help="Of a vector, where it can be shortened.")] = None,
+    as_json: AsJson = False,
+    timeout: Timeout = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    api_key_env: KeyFrom = None,
+    imports: Imports = None,
+    debug: Debug = False,
+) -> None:
+    """Turn texts into vectors.
+
+    For example:
+
+        aiaas embed torch:models/encoder "a text" "another"
+        aiaas embed openai+https://host/v1#encoder - -o vectors.npy < lines.txt
+
+    Shown is a table of how each vector begins; -o and --json have them in full.
+    """
+    with guarded(as_json=as_json, debug=debug):
+        import_all(imports)
+        from aiaas_sdk.api import load
+        from aiaas_sdk.cli import embed as embedding
+        from aiaas_sdk.cli import writing
+
+        if output is not None:
+            writing.check(output, [embedding.NAME], top=False)
+        given = embedding.texts_of(texts)
+        with load(address, **options(timeout, device, dtype, api_key_env)) as model:
+            found = model.embed(given, dimensions=dimensions)
+        if output is not None:
+            embedding.write(found, output)
+        if as_json:
+            print(document(embedding.told(found, output)))
+        elif output is None:
+            print(embedding.shown(given, found))
 
 
 @app.command(epilog=_EXITS)

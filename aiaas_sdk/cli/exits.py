@@ -14,7 +14,7 @@ import typer
 from aiaas_sdk import errors
 from aiaas_sdk.cli.printing import clean, document
 
-__all__ = ["CODES", "code_of", "guarded", "told"]
+__all__ = ["CODES", "code_of", "guarded", "say", "told"]
 
 OK, UNEQUAL, USAGE, ABSENT, UNREACHED, FAILED = range(6)
 INTERRUPTED = 130
@@ -110,12 +110,17 @@ def _unexpected(fault: Exception) -> errors.AiaasError:
 def _say(error: errors.AiaasError, *, as_json: bool, debug: bool) -> None:
     if debug:
         traceback.print_exc()
+    say(error)
+    if as_json:
+        print(document({"error": told(error)}))
+
+
+def say(error: errors.AiaasError) -> None:
+    """One or two lines on stderr: what happened, and what to do."""
     text = str(error)
     _line(text.removesuffix(f". {error.hint}") if error.hint else text)
     if error.hint:
         print(f"  {clean(error.hint)}", file=sys.stderr)
-    if as_json:
-        print(document({"error": told(error)}))
 
 
 def _line(text: str) -> None:

@@ -10,9 +10,10 @@ from dataclasses import fields
 from operator import attrgetter
 
 from aiaas_sdk.errors import RateLimitedError
-from aiaas_sdk.flow import Flow, Reply, Request, race
+from aiaas_sdk.flow import Flow, Reply, Request
 from aiaas_sdk.policies.shared import Shared
 from aiaas_sdk.policies.tokens import Tokens, tokens_of
+from aiaas_sdk.racing import race
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.policies import Hedge
 from aiaas_sdk.transport.origin import origin_of

@@ -85,9 +85,10 @@ class Playback:
 
     def left(self, call: Recorded) -> UnsupportedOperationError:
         """The error for who reads on in a stream that its reader left when it was recorded."""
+        count = len(call.outcome.deltas)
         error = UnsupportedOperationError(
-            f"{self.source} line {call.line} is a stream that was left after {len(call.outcome.deltas)} deltas, and "
-            "more of it was asked for",
+            f"{self.source} line {call.line} is a stream that was left after {count} delta{'' if count == 1 else 's'}, "
+            "and more of it was asked for",
             address=call.asked.address,
             hint="Record it again if it is meant to be read on",
         )

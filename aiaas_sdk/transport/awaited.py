@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from aiaas_sdk.errors import AiaasError
-from aiaas_sdk.flow import Buffer, Reply, Request
+from aiaas_sdk.flow import Begun, Buffer, Reply, Request
 from aiaas_sdk.transport.courier import Courier
 from aiaas_sdk.transport.plain import wait_ready
 from aiaas_sdk.transport.steps import READ, WRITE, Awaited, Ready, Settled, Step, Steps, left
@@ -30,6 +30,11 @@ class AsyncHttpSender:
     async def send(self, request: Request, until: float | None) -> Reply:
         """The whole reply. A kept connection that the peer had closed is replaced once, silently."""
         return await perform(self._courier.send(request, until))
+
+    async def finish(self, begun: Begun) -> Reply:
+        """The reply to a request that the plain sender of the same connections began."""
+        steps: Steps[Reply] = begun.rest
+        return await perform(steps)
 
     async def open(self, request: Request, until: float | None) -> Reply:
         """The reply as far as its head."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import select
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiaas_sdk.errors import ConfigError
-from aiaas_sdk.flow import Buffer, Reply, Request
+from aiaas_sdk.flow import Begun, Buffer, Reply, Request
 from aiaas_sdk.transport.courier import Courier
 from aiaas_sdk.transport.steps import READ, WRITE, Awaited, Ready, Settled, Step, Steps, left
 from aiaas_sdk.transport.threads import started
@@ -31,6 +33,10 @@ class HttpSender:
     def send(self, request: Request, until: float | None) -> Reply:
         """The whole reply. A kept connection that the peer had closed is replaced once, silently."""
         return perform(self._courier.send(request, until))
+
+    def begin(self, request: Request, until: float | None, pause: float) -> Reply | Begun:
+        """As `send`; what isn't over at the moment `pause` is given as it stands, for `awaited.finish`."""
+        return begin(self._courier.send(request, until), pause)
 
     def open(self, request: Request, until: float | None) -> Reply:
         """The reply as far as its head."""
@@ -56,32 +62,85 @@ class HttpSender:
         return AsyncHttpSender(self._courier)
 
 
+class _Paused(BaseException):  # no failure
+    """The moment came; `step` is what was still waited for."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.step = step
+
+
 def perform(steps: Steps[T]) -> T:
     """Carry out steps in this thread, waiting where they wait."""
+    return _carried_out(steps, _wait)  # type: ignore[return-value]  # this wait doesn't pause
+
+
+def begin(steps: Steps[T], pause: float) -> T | Begun:
+    """As `perform`; of steps that aren't over at the moment `pause`, what is left of them is given."""
+    return _carried_out(steps, partial(_wait_until, pause))
+
+
+def _carried_out(steps: Steps[T], wait: Callable[[Step], Any]) -> T | Begun:
     try:  # one for the whole of it: wherever Ctrl-C comes, the steps are ended and clean up
         step = next(steps)
         while True:
             try:
-                outcome = _wait(step)
+                outcome = wait(step)
+            except _Paused as paused:
+                return Begun(_rest(steps, paused.step))
             except BaseException as error:
                 step = steps.throw(error)
             else:
                 step = steps.send(outcome)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
-    finally:
+    except BaseException:
         steps.close()
+        raise
+
+
+def _rest(steps: Steps[T], step: Step) -> Steps[T]:
+    """The steps from that one on. What was begun without an event loop goes on without one, in threads."""
+    try:
+        while True:
+            try:
+                outcome = yield _in_threads(step)
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(outcome)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
 
 
 def _wait(step: Step) -> Any:
     if type(step) is Ready:
         return wait_ready(step)
-    if type(step) is Settled:
-        return step.future.result(left(step.until))
-    assert type(step) is Awaited
+    step = _in_threads(step)
+    assert type(step) is Settled
+    return step.future.result(left(step.until))
+
+
+def _wait_until(pause: float, step: Step) -> Any:
+    """As `_wait`; raises `_Paused` where that moment comes first."""
+    step = _in_threads(step)
+    if step.until is not None and step.until <= pause:
+        return _wait(step)
+    try:
+        return _wait(step._replace(until=pause))
+    except TimeoutError:
+        if type(step) is Settled and step.future.done():
+            return step.future.result()  # it may have failed with a TimeoutError of its own
+    raise _Paused(step)
+
+
+def _in_threads(step: Step) -> Step:
+    """A step that asks for an event loop, as one that does without."""
+    if type(step) is not Awaited:
+        return step
     if step.otherwise is None:
         raise ConfigError("network.transport is for event loops only", hint="Load it by load_async")
-    return started(step.otherwise).result(left(step.until))
+    return Settled(started(step.otherwise), step.until)
 
 
 def wait_ready(step: Ready) -> int:

@@ -295,12 +295,15 @@ _BY_KIND = {
 
 
 def event_error(document: Mapping[str, Any]) -> AiaasError:
-    """The error of an `error` object under a status that says success; its class as if its status had been told."""
+    """The error of an `error` object under a status that says success; its class as if its status had been told.
+
+    Where nothing tells, it is 502: something behind the peer failed, and another peer may do better.
+    """
     error = document.get("error")
     told = error if isinstance(error, Mapping) else {}
     codes = [told.get("code"), told.get("status"), told.get("type"), told.get("http_status_code")]
     status = next((code for code in codes if type(code) is int and 400 <= code < 600), None)
-    status = status or next((_BY_KIND[code] for code in codes if isinstance(code, str) and code in _BY_KIND), 500)
+    status = status or next((_BY_KIND[code] for code in codes if isinstance(code, str) and code in _BY_KIND), 502)
     body = json.dumps({"error": error}).encode()
     return coded_error(body, status_error(status, {}, body, verb=True))
 

@@ -44,6 +44,8 @@ def near(found: list[float], wanted: list[float]) -> bool:
         ({"top_p": 1.0}, SHARES),
         ({"top_k": 3, "top_p": 0.8}, [0, 0.625, 0.375, 0]),
         ({"temperature": 0}, [0, 1, 0, 0]),
+        ({"temperature": 1e-5}, [0, 1, 0, 0]),
+        ({"temperature": 1e-40}, [0, 1, 0, 0]),
     ],
 )
 def test_shares(options: dict[str, Any], wanted: list[float]) -> None:

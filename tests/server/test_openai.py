@@ -613,14 +613,15 @@ def test_a_gateway_speaks_as_the_server_behind_it(serving: Any, talker: str) -> 
 
 
 def test_a_gateway_keeps_the_places_of_a_route_to_itself(
-    serving: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    serving: Any, talker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    members = ["openai+http://127.0.0.1:9/v1#x", "openai+http://127.0.0.1:13/v1#x"]
+    behind = serving(f"talker={talker}")
+    members = [f"openai+{behind.url}/v1#talker", "openai+http://127.0.0.1:9/v1#x"]
     Path("aiaas.toml").write_text(f"[models]\nfar = {json.dumps(members)}\n")
     client = serving("far", retry=None)
-    message = refused(client("POST", CHAT, asking(model="far")), 502)["message"]
-    assert "127.0.0.1" not in message
+    late = client("POST", CHAT, asking("wait:1 x", model="far"), {"aiaas-timeout-ms": "200"})
+    assert "127.0.0.1" not in refused(late, 504)["message"]
 
 
 class Counting(BaseHTTPRequestHandler):

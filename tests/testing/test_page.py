@@ -11,13 +11,20 @@ from pathlib import Path
 import pytest
 
 import aiaas_sdk as aiaas
+from aiaas_sdk.recordings import lines
 from aiaas_sdk.server import serve_in_thread
 from aiaas_sdk.testing import Script
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "testing.md"
 
 
+def test_the_line_that_the_page_shows_is_one_of_a_recording() -> None:
+    [line] = re.findall(r"^```json\n(.*)\n```$", PAGE.read_text("utf-8"), re.MULTILINE)
+    assert lines.encode(lines.decode(line, 3, "the page")) == line
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(500)  # two whole runs of pytest
 def test_the_tests_of_the_page_pass_recorded_and_replayed(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     (tmp_path / "test_flowers.py").write_text("\n\n".join(blocks))
@@ -26,7 +33,7 @@ def test_the_tests_of_the_page_pass_recorded_and_replayed(tmp_path: Path) -> Non
     def run(*arguments: str, **variables: str) -> str:
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
         environment = {**os.environ, **variables}
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
         return done.stdout + done.stderr
 
     script = Script(outputs={"scores": ("FP32", (-1, 2))}, labels=["setosa", "virginica"]).answer([[0.1, 0.9]])

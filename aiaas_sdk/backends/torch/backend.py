@@ -96,6 +96,7 @@ class TorchBackend(LocalBackend):
                 "created": manifest.created,
                 "lineage": dict(manifest.lineage),
                 **({"architecture": manifest.architecture.name} if manifest.architecture else {}),
+                **({"context": manifest.language.context} if manifest.language else {}),
             },
         )
 

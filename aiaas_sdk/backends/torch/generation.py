@@ -12,7 +12,7 @@ import torch
 from aiaas_sdk import bundle
 from aiaas_sdk.backends.torch.batching import Engine, Speaker
 from aiaas_sdk.backends.torch.jobs import Ask, Job
-from aiaas_sdk.backends.torch.schemas import Constraint, Constraints
+from aiaas_sdk.backends.torch.schemas import Constraints
 from aiaas_sdk.backends.torch.templating import ChatTemplate, plain_text
 from aiaas_sdk.backends.torch.tokenizing import ByteTokenizer, FileTokenizer, Tokenizer
 from aiaas_sdk.errors import (
@@ -99,14 +99,11 @@ class LanguageModel:
             prompt=prompt,
             limit=limit,
             options=options,
-            constraints=() if schema is None else self._held_to(schema, limit, options.get("n", 1)),
+            constraints=() if schema is None else self._constraints.of(schema, limit, options.get("n", 1)),
             chat=self._template is not None and bool(chat.messages),
             tools=bool(chat.tools),
             streaming=streaming,
         )
-
-    def _held_to(self, schema: Mapping[str, Any], limit: int, count: int) -> tuple[Constraint, ...]:
-        return tuple(self._constraints.of(schema, limit) for _ in range(count))
 
     @cached_property
     def _constraints(self) -> Constraints:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 __all__ = ["Sampler", "logprobs_of"]
 
+COLD = 1e-6
+"""Below this temperature, dividing by it would leave float32, and only the likeliest token has a share."""
 FEW = 512
 """The likeliest tokens, which mostly reach `top_p`."""
 _DRAWS = ("top_p", "top_k", "seed")
@@ -43,7 +45,7 @@ class Sampler:
 
     @property
     def greedy(self) -> bool:
-        return self.temperature == 0 or self._top_k == 1
+        return self.temperature < COLD or self._top_k == 1
 
     def draw(self, logits: Tensor) -> int:
         """The token; logits are (vocabulary,)."""

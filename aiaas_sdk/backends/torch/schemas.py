@@ -110,8 +110,8 @@ class Constraints:
         self._closing = [ids[word] for word in CLOSING if word in ids]
         self._tokens = self._library.LLTokenizer(_Words(tokenizer, spelling, end[0]), eos_token=list(end))
 
-    def of(self, schema: Mapping[str, Any], limit: int) -> Constraint:
-        """The constraint for one answer of so many tokens. InputError where the schema can't be one."""
+    def of(self, schema: Mapping[str, Any], limit: int, count: int) -> tuple[Constraint, ...]:
+        """The constraints for so many answers of so many tokens. InputError where the schema can't be one."""
         matcher = self._library.LLMatcher
         try:
             grammar = matcher.grammar_from_json_schema(json.dumps(schema), defaults=COMPACT)
@@ -121,7 +121,7 @@ class Constraints:
             told = str(error)
         if told:
             raise InputError(f"the answer's schema can't be followed: {told.splitlines()[0][:300]}")
-        return Constraint(found, self._closing, limit)
+        return tuple(Constraint(found.deep_copy(), self._closing, limit) for _ in range(count))
 
 
 class _Words:
