@@ -73,7 +73,7 @@ class Race(Compound):
             self._close()
 
     def _close(self) -> None:
-        """Each has ended by now; one that was never started has not heard of it."""
+        """Each has ended by now, but for those that were never started."""
         for flow in self.flows:
             flow.close()
 
@@ -86,76 +86,61 @@ def race(flows: Sequence[Flow[T]], delay: float) -> Flow[tuple[int, T]]:
 class Lanes:
     """The first flow runs in the task that asks for the outcome, the others in tasks of their own."""
 
-    __slots__ = (
-        "_deadline",
-        "_decided",
-        "_delay",
-        "_first",
-        "_flows",
-        "_leading",
-        "_loop",
-        "_others",
-        "_running",
-        "_sender",
-        "_timer",
-        "_won",
-    )  # fmt: skip
+    _leading: asyncio.Task[Any] | None = None  # the task of the first flow, while that runs
+    _timer: asyncio.TimerHandle
+    _running = 0  # how many of the others do
+    _stopping = False
+    _won: Outcome | None = None
+    _decided: asyncio.Future[None] | None = None
 
     def __init__(self, flows: Sequence[Flow[Any]], delay: float, sender: AsyncSender, deadline: float | None) -> None:
         self._flows, self._delay, self._sender, self._deadline = flows, delay, sender, deadline
-        self._loop = asyncio.get_running_loop()
-        self._first = asyncio.timeout(None)  # stops the first flow, and is told from a cancellation by others
-        self._leading = True
         self._others: list[asyncio.Task[Any]] = []
-        self._running = 0
-        self._won: Outcome | None = None
-        self._decided: asyncio.Future[None] | None = None
 
     async def run(self, start: float) -> Outcome:
         """The second flow starts in so many seconds, each further one `delay` after it."""
-        self._timer = self._loop.call_later(start, self._next)
+        self._leading = task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
+        self._timer = task.get_loop().call_later(start, self._next)
         try:
-            return 0, await self._lead()
-        except Exception:
-            won = await self._rest()
-            if won is None:
-                raise
-            return won
+            return 0, await adrive(self._flows[0], self._sender, self._deadline)
+        except BaseException as error:
+            self._leading = None
+            # what was our own doing ends here, as in asyncio.timeout; a cancellation by others goes on
+            ours = self._stopping and task.uncancel() <= before and isinstance(error, asyncio.CancelledError)
+            if (ours or isinstance(error, Exception)) and (won := await self._rest()) is not None:
+                return won
+            raise
         finally:
+            self._leading = None
             self._timer.cancel()
             if self._others:
                 await self._end()
 
-    async def _lead(self) -> Any:
-        try:
-            async with self._first:
-                return await adrive(self._flows[0], self._sender, self._deadline)
-        finally:
-            self._leading = False
-
     def _next(self) -> None:
         """The next flow's time has come."""
-        number = len(self._others) + 1
-        task = self._loop.create_task(adrive(self._flows[number], self._sender, self._deadline))
+        loop, number = asyncio.get_running_loop(), len(self._others) + 1
+        task = loop.create_task(adrive(self._flows[number], self._sender, self._deadline))
         self._others.append(task)
         self._running += 1
         task.add_done_callback(partial(self._ended, number))
         if number + 1 < len(self._flows):
-            self._timer = self._loop.call_later(self._delay, self._next)
+            self._timer = loop.call_later(self._delay, self._next)
 
     def _ended(self, number: int, task: asyncio.Task[Any]) -> None:
         self._running -= 1
         if not task.cancelled() and task.exception() is None and self._won is None:
             self._won = number, task.result()
-            if self._leading:
-                self._first.reschedule(self._loop.time())
+            if self._leading is not None:
+                self._stopping = self._leading.cancel()
         if self._decided is not None and not self._decided.done() and (self._won or not self._running):
             self._decided.set_result(None)
 
     async def _rest(self) -> Outcome | None:
         """What the others come to when the first flow has ended without a result; None where they fail too."""
         if self._won is None and self._running:
-            self._decided = self._loop.create_future()
+            self._decided = asyncio.get_running_loop().create_future()
             await self._decided
         return self._won
 
@@ -236,14 +221,11 @@ def _resumed(flow: Flow[T], effect: Effect) -> Flow[T]:
         while True:
             try:
                 outcome, step = (yield effect), flow.send
-            except Exception as error:
+            except BaseException as error:
                 outcome, step = error, flow.throw
-            try:
-                effect = step(outcome)
-            except StopIteration as stop:
-                return stop.value  # type: ignore[no-any-return]
-    finally:
-        flow.close()
+            effect = step(outcome)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
 
 
 async def _go_on(

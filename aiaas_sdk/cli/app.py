@@ -88,8 +88,9 @@ def serve(
         aiaas serve digits=torch:models/digits far=https://host/v2/models/x
         aiaas serve torch:models/mine --import mymodels
 
-    Any address can be served; a remote one makes this a gateway. Once it
-    answers, it says where. Asked to stop, it finishes what runs and exits
+    Any address can be served; a remote one makes this a gateway. Below /v2 it
+    speaks the Open Inference Protocol, below /v1 OpenAI's API, for language
+    models. Once it answers, it says where. Asked to stop, it finishes what runs and exits
     with 0.
     """
 

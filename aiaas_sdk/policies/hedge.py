@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
 from dataclasses import fields
@@ -12,7 +13,7 @@ from operator import attrgetter
 from aiaas_sdk.errors import RateLimitedError
 from aiaas_sdk.flow import Flow, Reply, Request
 from aiaas_sdk.policies.shared import Shared
-from aiaas_sdk.policies.tokens import Tokens, tokens_of
+from aiaas_sdk.policies.tokens import tokens_of
 from aiaas_sdk.racing import race
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.policies import Hedge
@@ -30,20 +31,24 @@ class Seen:
     """How long the last requests of an endpoint took."""
 
     def __init__(self) -> None:
-        self._seconds: deque[float] = deque(maxlen=KEPT)
+        self._latest: deque[float] = deque()
+        self._sorted: list[float] = []
         self._guard = threading.Lock()
 
     def add(self, seconds: float) -> None:
         with self._guard:
-            self._seconds.append(seconds)
+            if len(self._latest) == KEPT:
+                del self._sorted[bisect_left(self._sorted, self._latest.popleft())]
+            self._latest.append(seconds)
+            insort(self._sorted, seconds)
 
     @property
     def slow(self) -> float | None:
         """Seconds in which 95 of 100 were done; None while too few have been seen."""
         with self._guard:
-            if len(self._seconds) < ENOUGH:
+            if len(self._sorted) < ENOUGH:
                 return None
-            return sorted(self._seconds)[int(SHARE * (len(self._seconds) - 1))]
+            return self._sorted[int(SHARE * (len(self._sorted) - 1))]
 
 
 class HedgePolicy:
@@ -69,17 +74,14 @@ class HedgePolicy:
     def _hedged(
         self, call: Call, request: Request, proceed: Callable[[Call, Request], Flow[Reply]], delay: float
     ) -> Flow[Reply]:
-        # each request notes its facts in a record of its own: the one that loses may end later
-        facts = _facts(call)
-        calls = [Call(*facts) for _ in range(self._hedge.requests)]
-        tokens = tokens_of(origin_of(request.url))
-        flows = [proceed(calls[0], request), *(_paid(mine, request, proceed, tokens) for mine in calls[1:])]
-        before = call.attempts
+        further = [_Further(call, number) for number in range(1, self._hedge.requests)]
+        flows = [proceed(call, request), *(one.flow(request, proceed) for one in further)]
         try:
             won, reply = yield from race(flows, delay)
-            call.network, call.queue = calls[won].network, calls[won].queue
         finally:
-            call.attempts = before + sum(mine.attempts - before for mine in calls)
+            call.attempts += sum(one.sent for one in further)
+        if won:
+            further[won - 1].tell(call)
         return reply
 
     def _seen(self, target: str) -> Seen:
@@ -88,9 +90,31 @@ class HedgePolicy:
         return seen
 
 
-def _paid(call: Call, request: Request, proceed: Callable[[Call, Request], Flow[Reply]], tokens: Tokens) -> Flow[Reply]:
-    if not tokens.take(COST):
-        raise RateLimitedError("the retry budget is empty")  # the race goes on with those that run
-    reply = yield from proceed(call, request)
-    tokens.give(COST)
-    return reply
+class _Further:
+    """A request beside the first. It notes its facts in a record of its own, and is paid from the retry budget."""
+
+    __slots__ = ("_before", "_call", "_mine")
+
+    def __init__(self, call: Call, number: int) -> None:
+        self._call, self._before = call, (call.attempts + number, call.network, call.queue)
+        self._mine: Call | None = None
+
+    def flow(self, request: Request, proceed: Callable[[Call, Request], Flow[Reply]]) -> Flow[Reply]:
+        tokens = tokens_of(origin_of(request.url))
+        if not tokens.take(COST):
+            raise RateLimitedError("the retry budget is empty")  # the race goes on with those that run
+        mine = self._mine = Call(*_facts(self._call))
+        mine.attempts, mine.network, mine.queue = self._before
+        reply = yield from proceed(mine, request)
+        tokens.give(COST)
+        return reply
+
+    @property
+    def sent(self) -> int:
+        """Requests that went out."""
+        return 0 if self._mine is None else self._mine.attempts - self._before[0]
+
+    def tell(self, call: Call) -> None:
+        """Its answer is the call's."""
+        assert self._mine is not None
+        call.network, call.queue = self._mine.network, self._mine.queue

@@ -1,4 +1,4 @@
-"""The server: models by name behind the Open Inference Protocol v2. `aiaas serve` is its command.
+"""The server: models by name behind the Open Inference Protocol v2 and OpenAI's API. `aiaas serve` is its command.
 
 serve            run until SIGTERM or SIGINT
 serve_in_thread  run beside the caller's own work, for notebooks and tests

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ import numpy as np
 import pytest
 
 import aiaas_sdk as aiaas
-from aiaas_sdk.errors import BundleError, ConfigError, IntegrityError, UnsupportedOperationError
+from aiaas_sdk.errors import (
+    BackendNotInstalledError,
+    BundleError,
+    ConfigError,
+    IntegrityError,
+    UnsupportedOperationError,
+)
 
 Load = Any
 SMALL = {"width": 16, "layers": 1, "heads": 2, "context": 64}
@@ -81,6 +88,16 @@ def test_what_cannot_be_created(tmp_path: Path, options: dict[str, Any], error: 
     with pytest.raises(error, match=told):
         create(tmp_path / "m", **options)
     assert not (tmp_path / "m").exists() or not any((tmp_path / "m").iterdir())
+
+
+@pytest.mark.parametrize("package", ["tokenizers", "jinja2"])
+def test_without_the_extra_it_is_named(talker: str, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with (
+        aiaas.load(talker) as model,
+        pytest.raises(BackendNotInstalledError, match=rf"{package}.*aiaas-sdk\[language\]"),
+    ):
+        model.info()
 
 
 # ---------------------------------------------------------------- what a bundle may say

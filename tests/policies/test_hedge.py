@@ -3,18 +3,59 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
+import numpy as np
 import pytest
 
 import aiaas_sdk as aiaas
-from aiaas_sdk.errors import DeadlineExceededError, ModelError
+from aiaas_sdk.errors import AiaasError, DeadlineExceededError, ModelError
+from aiaas_sdk.observing import pass_on
 from aiaas_sdk.policies.hedge import Seen
 from aiaas_sdk.policies.tokens import FULL, tokens_of
+from aiaas_sdk.testing.faults import FaultServer, drip, reset, slow, stall, status
+from aiaas_sdk.testing.plugin import aiaas_faults  # noqa: F401  # the plugin's own fixture
 from aiaas_sdk.transport.origin import origin_of
+
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+@pytest.fixture
+def server(aiaas_faults: FaultServer) -> FaultServer:  # noqa: F811  # pytest's way
+    return aiaas_faults
+
+
+@pytest.fixture
+def interrupt() -> Iterator[Callable[[float], None]]:
+    """Presses Ctrl-C after so many seconds."""
+    timers: list[threading.Timer] = []
+
+    def press(after: float) -> None:
+        timers.append(threading.Timer(after, os.kill, (os.getpid(), signal.SIGINT)))
+        timers[-1].start()
+
+    yield press
+    for timer in timers:
+        timer.join()
+
+
+def hung_up(server: FaultServer, *numbers: int) -> None:
+    """Waits until the client has hung up on these connections, counted from 0; a second at most."""
+    end = time.monotonic() + 1
+    while any(server.connections[number].ended is None for number in numbers):
+        assert time.monotonic() < end, "the client didn't hang up"
+        time.sleep(0.01)
+
+
+def racing() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("aiaas-race")]
 
 
 def slow_first(seconds: float) -> Callable[[int], None]:
@@ -117,3 +158,224 @@ async def test_cancelling_a_hedged_call_cancels_both(endpoint: Any) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert time.monotonic() - begun < 0.1
+
+
+# ---------------------------------------------------------------- what the first request does when the second starts
+@pytest.mark.parametrize(
+    "fault", [stall("accept"), stall(), stall("head"), drip(every=0.05), slow(9)], ids=lambda f: f.name
+)
+def test_the_loser_hangs_up_wherever_it_was(server: FaultServer, load: Any, fault: Any) -> None:
+    with load(server.address, hedge=aiaas.Hedge(delay=0.1)) as model:
+        model.info()
+        server.on("metadata")
+        server.clear()
+        server.script([fault])
+        answer = model.predict(X)
+        assert answer.array.tolist() == (2 * X).tolist()
+        hung_up(server, 0)
+        assert model.predict(X).attempts == 1
+
+
+def test_the_first_wins_although_it_is_slow(server: FaultServer, load: Any) -> None:
+    """What it has begun goes on where it is: it isn't sent again, and its connection is kept."""
+    with load(server.address, hedge=aiaas.Hedge(delay=0.05)) as model:
+        model.info()
+        server.clear()
+        server.on("predict", slow(0.3), stall())
+        begun = time.monotonic()
+        answer = model.predict(X)
+        assert 0.29 < time.monotonic() - begun < 0.7
+        assert answer.array.tolist() == (2 * X).tolist() and answer.attempts == 2
+        assert [seen.attempt for seen in server.of("predict")] == [1, 2]
+        hung_up(server, 1)
+        first = server.of("predict")[0].connection
+        assert model.predict(X).attempts == 1
+        assert server.of("predict")[-1].connection == first
+
+
+def test_an_attempt_keeps_its_own_limit_when_the_second_starts(server: FaultServer, load: Any) -> None:
+    for limit, attempts in ((0.1, 1), (0.4, 2)):
+        server.on("predict", then=stall())
+        with load(server.address, hedge=aiaas.Hedge(delay=0.2), attempt_timeout=limit, retry=None) as model:
+            model.info()
+            begun = time.monotonic()
+            with pytest.raises(DeadlineExceededError) as caught:
+                model.predict(X)
+            assert limit - 0.01 < time.monotonic() - begun < limit + (0.2 if attempts == 2 else 0) + 0.2
+            assert caught.value.attempts == attempts
+
+
+def test_the_third_starts_at_its_own_time_when_the_second_fails_early(server: FaultServer, load: Any) -> None:
+    with load(server.address, hedge=aiaas.Hedge(delay=0.15, requests=3)) as model:
+        model.info()
+        server.clear()
+        server.on("predict", stall(), status(500))
+        answer = model.predict(X)
+        assert answer.attempts == 3
+        first, second, third = (seen.time for seen in server.of("predict"))
+        assert 0.14 < second - first < 0.3
+        assert 0.29 < third - first < 0.5
+
+
+def test_a_reset_of_the_first_leaves_it_to_the_second(server: FaultServer, load: Any) -> None:
+    with load(server.address, hedge=aiaas.Hedge(delay=0.05), retry=None) as model:
+        server.on("predict", drip(every=0.05), slow(0.6))
+        threading.Timer(0.2, server.script, ([],)).start()
+        assert model.predict(X).attempts == 2
+
+
+def test_a_users_transport_goes_on_as_it_began(server: FaultServer, load: Any) -> None:
+    """One that can do both is used in threads by the plain face, also after the second request started."""
+    used = []
+
+    class Both(httpx.HTTPTransport, httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            used.append("async")
+            return await inner.handle_async_request(request)
+
+        async def aclose(self) -> None:
+            await inner.aclose()
+
+    inner = httpx.AsyncHTTPTransport(trust_env=False)
+    network = aiaas.Network(transport=Both(trust_env=False))
+    with load(server.address, hedge=aiaas.Hedge(delay=0.05), network=network) as model:
+        server.on("predict", slow(0.3), slow(9))
+        assert model.predict(X).array.tolist() == (2 * X).tolist()
+
+
+# ---------------------------------------------------------------- Ctrl-C and cancellation
+@pytest.mark.parametrize("delay", [5, 0.05], ids=["first alone", "both"])
+@pytest.mark.parametrize("inside", [False, True], ids=["plain", "in a loop"])
+def test_ctrl_c_ends_all_of_a_hedged_call(server: FaultServer, interrupt: Any, delay: float, inside: bool) -> None:
+    with aiaas.load(server.address, hedge=aiaas.Hedge(delay=delay), timeout=60) as model:
+        model.info()
+        server.clear()
+        server.on("predict", then=stall())
+        interrupt(0.3)
+        begun = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            _inside(model) if inside else model.predict(X)
+        assert time.monotonic() - begun < 0.3 + 0.3
+        assert not racing()
+        assert len(server.of("predict")) == (1 if delay == 5 else 2)
+        hung_up(server, *range(len(server.connections)))
+        server.on("predict")
+        assert model.predict(X).array.tolist() == (2 * X).tolist()
+
+
+def _inside(model: Any) -> Any:
+    """A plain call in an event loop, whose Ctrl-C comes through as in a notebook."""
+    loop = asyncio.new_event_loop()
+
+    async def cell() -> Any:
+        return model.predict(X)
+
+    try:
+        return loop.run_until_complete(cell())
+    finally:
+        loop.close()
+
+
+async def test_cancelling_before_the_second_request_hangs_up(server: FaultServer) -> None:
+    async with aiaas.load_async(server.address, hedge=aiaas.Hedge(delay=5)) as model:
+        await model.info()
+        server.clear()
+        server.on("predict", stall())
+        task = asyncio.create_task(model.predict(X))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.to_thread(hung_up, server, 0)
+        assert (await model.predict(X)).attempts == 1
+
+
+def test_a_plain_model_in_a_loop_hands_the_trace_on_with_each_request(server: FaultServer) -> None:
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    async def cell(model: Any) -> Any:
+        pass_on({"traceparent": parent})
+        return model.predict(X)
+
+    with aiaas.load(server.address, hedge=aiaas.Hedge(delay=0.05)) as model:
+        server.on("predict", stall())
+        assert asyncio.run(cell(model)).attempts == 2
+    assert not racing()
+    assert [seen.headers.get("traceparent") for seen in server.of("predict")] == [parent, parent]
+
+
+# ---------------------------------------------------------------- together with the policies inside of it
+def test_a_second_request_that_finds_no_place_doesn_t_go_out(server: FaultServer, load: Any) -> None:
+    with load(server.address, hedge=aiaas.Hedge(delay=0.05), limits=aiaas.Limits(concurrency=1)) as model:
+        server.on("predict", slow(0.3))
+        for _ in range(3):
+            assert model.predict(X).attempts == 1
+        assert len(server.of("predict")) == 3
+
+
+def test_the_first_request_waits_for_its_place_beyond_the_delay(server: FaultServer, load: Any) -> None:
+    limits = aiaas.Limits(concurrency=1)
+    with (
+        aiaas.load(server.address, limits=limits) as other,
+        load(server.address, hedge=aiaas.Hedge(delay=0.05), limits=limits) as model,
+    ):
+        other.info(), model.info()
+        server.on("predict", slow(0.4))
+        thread = threading.Thread(target=other.predict, args=(X,))
+        thread.start()
+        time.sleep(0.1)
+        with pytest.raises(DeadlineExceededError, match="a place"):
+            model.predict(X, timeout=0.15)
+        answer = model.predict(X, timeout=5)
+        assert answer.attempts == 1 and answer.timing.queue > 0.05
+        thread.join()
+        assert model.predict(X).attempts == 1  # no place was lost
+
+
+def test_the_first_request_waits_for_its_turn_beyond_the_delay(server: FaultServer, load: Any) -> None:
+    limits = aiaas.Limits(requests_per_second=2.5)
+    with load(server.address, hedge=aiaas.Hedge(delay=0.1), limits=limits) as model:
+        model.predict(X)
+        begun = time.monotonic()
+        assert model.predict(X).attempts == 1
+        assert time.monotonic() - begun < 0.4 + 0.25
+
+
+def test_losers_tell_the_breaker_nothing(server: FaultServer, load: Any) -> None:
+    breaker = aiaas.Breaker(minimum=1, failures=0.01, rest=60)
+    with load(server.address, hedge=aiaas.Hedge(delay=0.02), breaker=breaker) as model:
+        for _ in range(3):
+            server.on("predict", stall())
+            assert model.predict(X).attempts == 2
+        assert model.predict(X).attempts == 1
+
+
+def test_the_time_that_is_told_is_the_winner_s(server: FaultServer, load: Any) -> None:
+    with load(server.address, hedge=aiaas.Hedge(delay=0.3)) as model:
+        server.on("predict", stall())
+        timing = model.predict(X).timing
+        assert timing.network < 0.25 < timing.total
+
+
+# ---------------------------------------------------------------- many
+@pytest.mark.slow
+def test_two_thousand_hedged_calls_at_a_bad_endpoint_give_right_answers_and_lose_nothing(
+    server: FaultServer, load: Any
+) -> None:
+    order = random.Random(5)
+    kinds = [reset(), reset("head"), reset("body"), status(503), slow(0.01), slow(0.03)]
+    options = {"hedge": aiaas.Hedge(delay=0.005, requests=3), "limits": aiaas.Limits(concurrency=8), "breaker": None}
+    with load(server.address, timeout=10, retry=aiaas.Retry(wait=0.002, budget=None), **options) as model:
+        model.info()
+        failed = 0
+        for number in range(1000):
+            server.on("predict", *(order.choice(kinds) for _ in range(order.randrange(3))))
+            try:
+                assert model.predict(X + number).array.tolist() == (2 * (X + number)).tolist()
+            except AiaasError:
+                failed += 1
+        assert failed < 20
+        server.on("predict")
+        for _ in range(20):
+            assert model.predict(X).attempts >= 1
+    assert not racing()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from aiaas_sdk.errors import BackendNotInstalledError
 
-__all__ = ["needed"]
+__all__ = ["brought_by"]
 
 
-def needed(package: str, extra: str = "language") -> Any:
-    """The package. BackendNotInstalledError names the extra that brings it."""
+@contextmanager
+def brought_by(extra: str) -> Iterator[None]:
+    """For the imports of a `with` block: BackendNotInstalledError names the extra where a package isn't there."""
     try:
-        return import_module(package)
-    except ModuleNotFoundError:
+        yield
+    except ModuleNotFoundError as error:
         raise BackendNotInstalledError(
-            f"this model needs the package {package}", hint=f'Install it: pip install "aiaas-sdk[{extra}]"'
+            f"this model needs the package {error.name}", hint=f'Install it: pip install "aiaas-sdk[{extra}]"'
         ) from None

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from aiaas_sdk import bundle
-from aiaas_sdk.backends.torch.extras import needed
+from aiaas_sdk.backends.torch.extras import brought_by
 from aiaas_sdk.backends.torch.importing import TEMPLATE, TOKENIZER, Found
 from aiaas_sdk.errors import AiaasError, BundleError, UnsupportedOperationError
 
@@ -46,18 +46,19 @@ DIGITS = {
 
 def read(path: Path) -> Found:
     """The model of a file; `import_model` documents it."""
-    library = needed("gguf", "gguf")
+    with brought_by("gguf"):
+        import gguf
     try:
-        reader = library.GGUFReader(path)
+        reader = gguf.GGUFReader(path)
         facts = {key: field.contents() for key, field in reader.fields.items()}
-        return _found(library, reader, facts, path)
+        return _found(reader, facts, path)
     except AiaasError:
         raise
     except Exception as error:  # the library leaves it to Python to notice what is wrong
         raise BundleError(f"{path} can't be read as GGUF ({type(error).__name__}: {str(error)[:200]})") from error
 
 
-def _found(library: Any, reader: Any, facts: Mapping[str, Any], path: Path) -> Found:
+def _found(reader: Any, facts: Mapping[str, Any], path: Path) -> Found:
     kind = facts.get("general.architecture")
     if kind != "llama":
         raise UnsupportedOperationError(f"{path} holds a model of type {str(kind)[:40]!r}", hint="llama is known")
@@ -65,7 +66,7 @@ def _found(library: Any, reader: Any, facts: Mapping[str, Any], path: Path) -> F
     if stretched or any(tensor.name == STRETCH for tensor in reader.tensors):
         raise UnsupportedOperationError(f"{path} stretches its rotary positions")
     config = _config(facts)
-    state = dict(_tensor(library, tensor, config, path) for tensor in reader.tensors)
+    state = dict(_tensor(tensor, config, path) for tensor in reader.tensors)
     config["tied"] = "output.weight" not in state
     config["vocabulary"] = state["embedding.tokens.weight"].shape[0]
     template = facts.get("tokenizer.chat_template")
@@ -107,12 +108,14 @@ def _config(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- weights
-def _tensor(library: Any, tensor: Any, config: Mapping[str, Any], path: Path) -> tuple[str, torch.Tensor]:
+def _tensor(tensor: Any, config: Mapping[str, Any], path: Path) -> tuple[str, torch.Tensor]:
     match = _NAME.fullmatch(tensor.name)
     if match is None or match[2] not in NAMES:
         raise UnsupportedOperationError(f"{path} holds the tensor {tensor.name[:80]!r}, which a Llama has not")
+    from gguf import quants
+
     try:
-        values = library.quants.dequantize(tensor.data, tensor.tensor_type)
+        values = quants.dequantize(tensor.data, tensor.tensor_type)
     except NotImplementedError:
         raise UnsupportedOperationError(
             f"{path} is quantised as {tensor.tensor_type.name}, which can't be read"
@@ -133,8 +136,8 @@ def _apart(weight: torch.Tensor, heads: int) -> torch.Tensor:
 # ---------------------------------------------------------------- tokenizer
 def _tokenizer(facts: Mapping[str, Any], path: Path) -> bytes:
     """The file's byte-level BPE as a tokenizer.json."""
-    needed("tokenizers")
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+    with brought_by("language"):
+        from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
     kind, split = facts.get("tokenizer.ggml.model"), facts.get("tokenizer.ggml.pre", "default")
     if kind != "gpt2" or split not in DIGITS:

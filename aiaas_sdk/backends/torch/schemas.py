@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aiaas_sdk.backends.torch.extras import needed
+from aiaas_sdk.backends.torch.extras import brought_by
 from aiaas_sdk.backends.torch.tokenizing import Tokenizer
 from aiaas_sdk.errors import InputError, ModelError
 
 __all__ = ["Constraint", "Constraints"]
 
-COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+COMPACT: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """Blanks where they always stand and nowhere else: a model that is unsure would go on writing them."""
 
 
@@ -103,12 +103,15 @@ class Constraints:
     """Makes constraints for one model; llguidance knows its tokens."""
 
     def __init__(self, tokenizer: Tokenizer, spelling: Sequence[bytes], end: Sequence[int]) -> None:
-        self._library = needed("llguidance")
+        with brought_by("language"):
+            import llguidance
+        self._library = llguidance
         if not end:
             raise InputError("this model has no token that ends an answer, which a schema needs")
         ids = {word: id for id, word in enumerate(spelling) if word in CLOSING and id not in tokenizer.special}
         self._closing = [ids[word] for word in CLOSING if word in ids]
-        self._tokens = self._library.LLTokenizer(_Words(tokenizer, spelling, end[0]), eos_token=list(end))
+        words = _Words(tokenizer, spelling, end[0])
+        self._tokens = self._library.LLTokenizer(llguidance.TokenizerWrapper(words), eos_token=list(end))
 
     def of(self, schema: Mapping[str, Any], limit: int, count: int) -> tuple[Constraint, ...]:
         """The constraints for so many answers of so many tokens. InputError where the schema can't be one."""
@@ -128,12 +131,13 @@ class _Words:
     """A tokenizer as llguidance asks for one."""
 
     bos_token_id = None
-    is_tokenizer_wrapper = True
 
     def __init__(self, tokenizer: Tokenizer, spelling: Sequence[bytes], end: int) -> None:
         self._tokenizer = tokenizer
         self.tokens, self.eos_token_id = list(spelling), end
         self.special_token_ids = sorted(tokenizer.special)
 
-    def __call__(self, text: str) -> list[int]:
+    def __call__(self, text: str | bytes) -> list[int]:
+        if isinstance(text, bytes):
+            raise TypeError("this one takes text")  # the library tries which it is
         return self._tokenizer.encode(text, whole=False)

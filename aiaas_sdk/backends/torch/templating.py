@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from aiaas_sdk.backends.torch.extras import needed
+from aiaas_sdk.backends.torch.extras import brought_by
 from aiaas_sdk.errors import AiaasError, BundleError, InputError, ModelError, UnsupportedOperationError
 from aiaas_sdk.records.chat import ToolSpec
 from aiaas_sdk.records.language import Attachment, Message
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 __all__ = ["ChatTemplate", "plain_text", "text_of"]
 
@@ -41,12 +44,13 @@ class ChatTemplate:
     """A Jinja template as Hugging Face models bring it, in a sandbox: it reads what it is given, and nothing else."""
 
     def __init__(self, source: str, where: str) -> None:
-        library, meta = needed("jinja2"), needed("jinja2.meta")
-        environment = _environment(needed("jinja2.sandbox"))
+        with brought_by("language"):
+            from jinja2 import TemplateError, meta
+        environment = _environment()
         try:
             self._template = environment.from_string(source)
             known = meta.find_undeclared_variables(environment.parse(source))
-        except (library.TemplateError, RecursionError) as error:
+        except (TemplateError, RecursionError) as error:
             raise BundleError(f"{where} isn't a chat template ({str(error)[:200]})") from None
         self.takes_tools = "tools" in known
         self._where = where
@@ -81,10 +85,12 @@ class ChatTemplate:
         return "".join(pieces)
 
 
-def _environment(sandbox: Any) -> Any:
+def _environment() -> Environment:
     """What templates rely on, as `transformers` offers it to them; nothing that can grow without end."""
 
-    class Bounded(sandbox.ImmutableSandboxedEnvironment):  # type: ignore[misc]  # its base is known at run time only
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Bounded(ImmutableSandboxedEnvironment):
         intercepted_binops = frozenset(("*", "**"))
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:

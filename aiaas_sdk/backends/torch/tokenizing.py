@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
-from aiaas_sdk.backends.torch.extras import needed
+from aiaas_sdk.backends.torch.extras import brought_by
 from aiaas_sdk.errors import BundleError, UnsupportedOperationError
 
 __all__ = ["ByteTokenizer", "FileTokenizer", "Tokenizer"]
@@ -61,9 +61,10 @@ class FileTokenizer:
     """A tokenizer.json as the library `tokenizers` reads it: data, and no code in it is run."""
 
     def __init__(self, data: bytes | bytearray, where: str) -> None:
-        library = needed("tokenizers")
+        with brought_by("language"):
+            import tokenizers
         try:
-            self._tokenizer = library.Tokenizer.from_str(bytes(data).decode())
+            self._tokenizer = tokenizers.Tokenizer.from_str(bytes(data).decode())
         except Exception as error:  # the library has no class of its own for this
             raise BundleError(f"{where} isn't a tokenizer ({str(error)[:200]})") from None
         self._tokenizer.no_padding()
@@ -76,7 +77,7 @@ class FileTokenizer:
         self.size = 1 + max(self._vocabulary.values(), default=-1)
 
     def encode(self, text: str, *, whole: bool) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=whole).ids  # type: ignore[no-any-return]
+        return self._tokenizer.encode(text, add_special_tokens=whole).ids
 
     def encode_batch(self, texts: Sequence[str], limit: int) -> list[list[int]]:
         around = self._tokenizer.num_special_tokens_to_add(is_pair=False)
