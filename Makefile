@@ -42,6 +42,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/mapping.py
 	$(BIN)/python benchmarks/inflight.py
 	$(BIN)/python benchmarks/policies.py
+	$(BIN)/python benchmarks/language.py
 	$(BIN)/python benchmarks/fleet.py
 	PYTHONPATH=. $(BIN)/python benchmarks/soak.py
 

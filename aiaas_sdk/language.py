@@ -125,6 +125,8 @@ class Language(Verbs):
         found: Embedded = yield from self._asking(call, asked, dimensions)
         if found.array.ndim != 2 or len(found.array) != len(asked):
             raise ProtocolError(f"{len(asked)} texts were embedded as an array of shape {list(found.array.shape)}")
+        if str(found.array.dtype) != "float32":
+            raise ProtocolError(f"the texts were embedded as {found.array.dtype}; vectors are float32")
         self._noted(call, len(asked), found.input_tokens, None)
         return Embeddings(call, found.array)
 

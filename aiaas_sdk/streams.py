@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 from aiaas_sdk import flow
-from aiaas_sdk.errors import AiaasError, ClosedError, OutputError, StreamInterruptedError
+from aiaas_sdk.errors import AiaasError, ClosedError, OutputError, StreamInterruptedError, UnsupportedOperationError
 from aiaas_sdk.records.language import Delta, Generation
 
 __all__ = ["AsyncTextStream", "TextStream"]
@@ -31,7 +31,8 @@ class _Heard:
 
     def _failed(self, error: BaseException) -> BaseException:
         """What ended it, as it is raised: after the first content it says what had come, whatever has failed."""
-        known = isinstance(error, StreamInterruptedError | OutputError)
+        # the last: all of it has come, and something that was asked for isn't there
+        known = isinstance(error, StreamInterruptedError | OutputError | UnsupportedOperationError)
         if self._begun and isinstance(error, AiaasError) and not known:
             cut = StreamInterruptedError(
                 f"the stream was cut after its first content: {error.message}",

@@ -26,12 +26,14 @@ class Toolbox:
     """
 
     def __init__(self, tools: Sequence[Tool | ToolSpec]) -> None:
+        if not isinstance(tools, Sequence):
+            raise InputError(f"tools is a {type(tools).__name__}", hint="Give a list of them")
         self._tools: dict[str, Callable[..., Any]] = {}
         specs: dict[str, ToolSpec] = {}
         for tool in tools:
             spec = tool if isinstance(tool, ToolSpec) else _told(tool) if isinstance(tool, Mapping) else _spec(tool)
             if spec.name in specs:
-                raise InputError(f"two tools have the name {spec.name!r}")
+                raise InputError(f"two tools have the name {spec.name!r}", hint="Rename one")
             specs[spec.name] = spec
             if not isinstance(tool, ToolSpec | Mapping):
                 self._tools[spec.name] = tool
@@ -89,7 +91,10 @@ def _told(tool: Mapping[str, Any]) -> ToolSpec:
         raise InputError("a tool has no name, or an impossible one", hint="Up to 64 letters, digits, _ and -")
     for value, kind in ((description, str), (strict, bool), ({} if parameters is None else parameters, Mapping)):
         if not isinstance(value, kind):
-            raise InputError(f"the tool {name!r} has a description, parameters or strict of a wrong type")
+            raise InputError(
+                f"the tool {name!r} has a description, parameters or strict of a wrong type",
+                hint="They are text, a JSON schema, and true or false",
+            )
     return ToolSpec(name, description, parameters or {"type": "object", "properties": {}}, strict)
 
 
@@ -98,16 +103,27 @@ def _spec(tool: Callable[..., Any]) -> ToolSpec:
     from pydantic.errors import PydanticInvalidForJsonSchema
 
     name = getattr(tool, "__name__", "")
-    if not callable(tool) or not name.isidentifier():
-        raise InputError(f"a tool is a {type(tool).__name__}", hint="Give plain functions with typed parameters")
+    if not inspect.isroutine(tool) or not name.isidentifier():
+        what = f"the tool {name!r} is a class" if isinstance(tool, type) else f"a tool is a {type(tool).__name__}"
+        raise InputError(what, hint="Give plain functions with names and typed parameters")
+    if not _NAME.fullmatch(name):
+        raise InputError(f"the tool {name!r} has an impossible name", hint="Up to 64 letters from a to z, digits and _")
     if inspect.iscoroutinefunction(tool):
         raise InputError(f"the tool {name!r} is an async function", hint="Give a plain one")
-    kinds = {parameter.kind for parameter in inspect.signature(tool).parameters.values()}
+    try:
+        kinds = {parameter.kind for parameter in inspect.signature(tool).parameters.values()}
+    except ValueError:
+        raise InputError(f"the tool {name!r} doesn't tell its parameters", hint="Wrap it into a function") from None
     if kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY}:
-        raise InputError(f"the tool {name!r} has parameters that can't be given by name")
+        raise InputError(
+            f"the tool {name!r} has parameters that can't be given by name", hint="Leave out *args, and / in the list"
+        )
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(tool)  # type: ignore[arg-type]  # it takes functions, too
         schema = adapter.json_schema()
     except (PydanticUserError, PydanticInvalidForJsonSchema, NameError) as error:
-        raise InputError(f"the tool {name!r} has a parameter that JSON can't hold ({type(error).__name__})") from None
+        raise InputError(
+            f"the tool {name!r} has a parameter that JSON can't hold ({type(error).__name__})",
+            hint="Type it with what JSON has, or a pydantic model",
+        ) from None
     return ToolSpec(name, inspect.getdoc(tool) or "", schema)

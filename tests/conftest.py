@@ -197,6 +197,12 @@ def mlserver_env() -> Path:
     return _peer("mlserver")
 
 
+@pytest.fixture(scope="session")
+def transformers_env() -> Path:
+    """The python that has transformers and torch."""
+    return _peer("transformers")
+
+
 # ---------------------------------------------------------------- a real MLServer
 @pytest.fixture(scope="session")
 def mlserver(mlserver_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

@@ -170,7 +170,7 @@ def test_wait_ready_ends_on_time_and_says_why(load: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         model = load(f"http://127.0.0.1:{silent.getsockname()[1]}/v2/models/one")
         begun = time.monotonic()
-        with pytest.raises(aiaas.ModelNotReadyError, match="wasn't ready after 0.5 s") as caught:
+        with pytest.raises(aiaas.ModelNotReadyError, match=r"wasn't ready after 0\.5 s") as caught:
             model.wait_ready(0.5)
         assert time.monotonic() - begun < 1
         assert isinstance(caught.value.__cause__, aiaas.DeadlineExceededError)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,8 @@ from torch.nn import functional
 
 __all__ = ["Attention", "Cache", "Past", "attend", "rotation"]
 
+Stretch = Mapping[str, float]
+"""`factor`, `low`, `high` and `context` of rotary positions that were stretched."""
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines of the positions' angles, each (rows, 1, tokens, head_width / 2)."""
 
@@ -41,16 +44,31 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     )
 
 
-def rotation(positions: Tensor, width: int, theta: float) -> Rotation:
+def rotation(positions: Tensor, width: int, theta: float, stretch: Stretch | None = None) -> Rotation:
     """The angles of rotary positions (Su et al. 2021, "RoFormer"), in float32: position * theta^(-2i / width).
 
     Args:
         positions: (rows, tokens), whole numbers.
         width: of one head, an even number.
+        stretch: makes the slow turns slower, for longer texts than the model was first taught.
     """
     steps = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
-    angles = positions[:, None, :, None].float() * (1.0 / theta ** (steps / width))
+    turns = 1.0 / theta ** (steps / width)
+    if stretch is not None:
+        turns = _stretched(turns, stretch)
+    angles = positions[:, None, :, None].float() * turns
     return angles.cos(), angles.sin()
+
+
+def _stretched(turns: Tensor, stretch: Stretch) -> Tensor:
+    """As Llama 3.1 does it.
+
+    A turn that fits less than `low` times into the first context is divided by the factor, one that fits more than
+    `high` times stays, and between them it goes over smoothly.
+    """
+    fits = stretch["context"] * turns / (2 * math.pi)
+    kept = ((fits - stretch["low"]) / (stretch["high"] - stretch["low"])).clamp(0.0, 1.0)
+    return (1.0 - kept) * turns / stretch["factor"] + kept * turns
 
 
 def _rotated(x: Tensor, by: Rotation) -> Tensor:

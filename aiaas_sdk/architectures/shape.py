@@ -63,6 +63,7 @@ class Shape:
     bias: bool | None
     positions: str | None
     theta: float
+    stretch: Mapping[str, float] | None
     tied: bool | None
     token_types: int | None
 
@@ -112,5 +113,17 @@ class Shape:
             value = getattr(self, name)
             if type(value) not in (int, float) or not low < value <= high:
                 raise ConfigError(f"{name} is {value!r}; it is a number above {low:g} and at most {high:g}")
+        if self.stretch is not None:
+            self._check_stretch(self.stretch)
         if self.positions == "rotary" and self.kind == "encoder_decoder":
             raise ConfigError("positions is 'rotary'", hint="An encoder_decoder has learned or sinusoidal ones")
+
+    def _check_stretch(self, stretch: Any) -> None:
+        wanted = ("factor", "low", "high", "context")
+        if not isinstance(stretch, Mapping) or set(stretch) != set(wanted):
+            raise ConfigError(f"stretch is {stretch!r:.80}; it has {', '.join(wanted)}")
+        for name in wanted:
+            if type(stretch[name]) not in (int, float) or not 0 < stretch[name] <= 1e9:
+                raise ConfigError(f"stretch's {name} is {stretch[name]!r:.80}; it is a number above 0")
+        if not stretch["low"] < stretch["high"]:
+            raise ConfigError("stretch's low isn't below its high")

@@ -110,7 +110,7 @@ class Stack(nn.Module):
 
     def __init__(self, shape: Shape, cross: bool = False) -> None:
         super().__init__()
-        self._rotary = (shape.head_width, shape.theta) if shape.positions == "rotary" else None
+        self._rotary = (shape.head_width, shape.theta, shape.stretch) if shape.positions == "rotary" else None
         self.blocks = nn.ModuleList(Block(shape, cross) for _ in range(shape.layers))
         self.norm = _norm(shape) if shape.norm_first else None
 
@@ -157,7 +157,7 @@ class Transformer(nn.Module):
         norm_first: normalise before attention and feed-forward, and at the end; else after them.
         activation, gated: "silu", "gelu" or "relu", and whether feed-forward has a gate.
         bias: whether dense layers have one.
-        positions: "rotary", "learned" or "sinusoidal"; theta: of rotary ones.
+        positions: "rotary", "learned" or "sinusoidal"; theta, stretch: of rotary ones (`attention.rotation`).
         tied: the output's weights are the embedding's.
         token_types: how many kinds of text there are; text is of kind 0.
 
@@ -187,13 +187,14 @@ class Transformer(nn.Module):
         bias: bool | None = None,
         positions: str | None = None,
         theta: float = 10000.0,
+        stretch: Mapping[str, float] | None = None,
         tied: bool | None = None,
         token_types: int | None = None,
     ) -> None:
         super().__init__()
         shape = Shape(
             kind, vocabulary, width, layers, heads, kv_heads, head_width, feedforward, context, norm, norm_first,
-            norm_eps, activation, gated, bias, positions, theta, tied, token_types,
+            norm_eps, activation, gated, bias, positions, theta, stretch, tied, token_types,
         )  # fmt: skip
         self.shape = shape
         self.config = asdict(shape)

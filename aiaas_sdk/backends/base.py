@@ -310,7 +310,10 @@ def _travelling(call: Call, request: Request) -> Request:
     headers = {**passed_on(), **(call.headers or {}), **request.headers, ATTEMPT: str(call.attempts)}
     if call.deadline is not None:
         headers[TIMEOUT] = str(max(0, round(1000 * (call.deadline - time.monotonic()))))
-    return replace(request, headers=headers)
+    # field by field, a microsecond quicker than `replace`
+    return Request(
+        request.method, request.url, headers, request.body, request.idempotent, request.align, request.network
+    )
 
 
 def _first_line(error: Exception) -> str:

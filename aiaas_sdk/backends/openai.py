@@ -202,7 +202,7 @@ class OpenAIBackend(RemoteBackend):
 
     def _post(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Request:
         url = f"{self._base}{path}{self._query}"
-        return Request("POST", url, headers, (to_json(body),), network=self._network)
+        return Request("POST", url, headers, (wire.encoded(body),), network=self._network)
 
 
 def _in_words(chat: Chat) -> Chat:

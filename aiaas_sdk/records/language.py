@@ -105,7 +105,7 @@ class Attachment:
 
     @property
     def data_url(self) -> str:
-        """Its bytes as a `data:` address (RFC 2397)."""
+        """Its bytes as a data URL (RFC 2397)."""
         return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode()}"
 
     def __repr__(self) -> str:

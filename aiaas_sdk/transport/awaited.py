@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
 from aiaas_sdk.errors import AiaasError
 from aiaas_sdk.flow import Begun, Buffer, Reply, Request
 from aiaas_sdk.transport.courier import Courier
-from aiaas_sdk.transport.plain import wait_ready
+from aiaas_sdk.transport.plain import in_threads, wait_ready
 from aiaas_sdk.transport.steps import READ, WRITE, Awaited, Ready, Settled, Step, Steps, left
 from aiaas_sdk.transport.threads import started
 
@@ -22,52 +23,41 @@ EXPIRED = 0
 
 
 class AsyncHttpSender:
-    """Sends from any event loop, also from several at once; over the courier's connections where one is given."""
+    """Sends from any event loop, also from several at once.
+
+    With the courier of a plain sender it works over that one's connections, and leaves nothing to a loop that lasts
+    for one call only: a transport that the user handed in is used as the plain sender uses it.
+    """
 
     def __init__(self, courier: Courier | None = None) -> None:
         self._courier = Courier() if courier is None else courier
+        self._wait = _wait if courier is None else _wait_without_loop
 
     async def send(self, request: Request, until: float | None) -> Reply:
         """The whole reply. A kept connection that the peer had closed is replaced once, silently."""
-        return await perform(self._courier.send(request, until))
+        return await perform(self._courier.send(request, until), self._wait)
 
     async def finish(self, begun: Begun) -> Reply:
         """The reply to a request that the plain sender of the same connections began."""
-        steps: Steps[Reply] = begun.rest
-        return await perform(steps)
+        steps, step = begun.rest
+        reply: Reply = await perform(steps, self._wait, step)
+        return reply
 
     async def open(self, request: Request, until: float | None) -> Reply:
         """The reply as far as its head."""
-        return await perform(self._courier.open(request, until))
+        return await perform(self._courier.open(request, until), self._wait)
 
     async def read(self, reply: Reply, until: float | None) -> Buffer:
         """The next piece of an opened reply; empty at its end."""
-        return await perform(self._courier.read(reply, until))
+        return await perform(self._courier.read(reply, until), self._wait)
 
     async def release(self, reply: Reply) -> None:
         """Give back an opened reply's connection."""
-        await perform(self._courier.release(reply))
+        await perform(self._courier.release(reply), self._wait)
 
     def close(self) -> None:
         """Close the kept connections; from anywhere, since none of them belongs to a loop."""
         self._courier.close()
-
-
-async def perform(steps: Steps[T]) -> T:
-    """Carry out steps in this task; a cancellation goes into them and comes out again."""
-    try:
-        step = next(steps)
-        while True:
-            try:
-                outcome = await _wait(step)
-            except BaseException as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(outcome)
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
-    finally:
-        steps.close()
 
 
 async def _wait(step: Step) -> Any:
@@ -91,6 +81,30 @@ async def _wait(step: Step) -> Any:
     outcome.add_done_callback(lambda _: _tell(loop, future))
     await _woken(future, step.until)
     return outcome.result()
+
+
+def _wait_without_loop(step: Step) -> Awaitable[Any]:
+    return _wait(in_threads(step))
+
+
+async def perform(steps: Steps[T], wait: Callable[[Step], Awaitable[Any]] = _wait, begun: Step | None = None) -> T:
+    """Carry out steps in this task, from `begun` on where they were begun elsewhere.
+
+    A cancellation goes into them and comes out again.
+    """
+    try:
+        step = next(steps) if begun is None else begun
+        while True:
+            try:
+                outcome = await wait(step)
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(outcome)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    finally:
+        steps.close()
 
 
 async def _wait_ready(step: Ready) -> int:

@@ -19,6 +19,8 @@ JOINED = 1 << 16
 """Bytes up to which a request is sent as one piece: below, a copy is cheaper than a longer system call."""
 LONGEST = 1 << 16
 """Characters of a header's value."""
+SHORT = 64
+"""Characters of a value that is remembered as one that has been checked."""
 VIEWS = 64
 """Buffers for one system call; every system takes 16 at least (POSIX), Linux 1024."""
 
@@ -43,7 +45,7 @@ class Message:
     def outgoing(self) -> Outgoing:
         """All of it, to be sent once."""
         lines = [_first_line(self.request.method, self.request.url)]
-        lines += [f"{name}: {value}\r\n" for name, value in self.revealed().items()]
+        lines += [f"{name}: {_text(value)}\r\n" for name, value in self.fields.items()]
         lines.append("\r\n")
         return Outgoing("".join(lines).encode("ascii"), self.request.body, self.size)
 
@@ -100,23 +102,14 @@ def _text(value: str | Hidden) -> str:
     return value.reveal() if isinstance(value, Hidden) else value
 
 
-def _carried(value: str | Hidden) -> bool:
-    """Whether a header can have this value; 64 KiB are more than any server takes."""
-    text = _text(value)
-    return len(text) <= LONGEST and _VALUE.fullmatch(text) is not None
-
-
 def _fields(request: Request, size: int) -> dict[str, str | Hidden]:
     """The header fields but Host, in lower case; the request's own win over ours."""
     fields: dict[str, str | Hidden] = {"user-agent": f"aiaas-sdk/{__version__}", "accept-encoding": "identity"}
     for name, value in request.headers.items():
-        lower = _lowered(name)
-        if not _carried(value):
-            raise ConfigError(
-                f"the header {name!r} holds characters that HTTP can't carry, or more than {LONGEST} of them",
-                hint="Use plain ASCII without line breaks, and no blanks at its ends",
-            )
-        fields[lower] = value
+        if type(value) is str and len(value) <= SHORT:
+            fields[_known(name, value)] = value
+        else:
+            fields[_checked(name, _text(value))] = value
     for name in _OURS:
         fields.pop(name, None)
     if size or request.method not in _UNSIZED:
@@ -124,11 +117,20 @@ def _fields(request: Request, size: int) -> dict[str, str | Hidden]:
     return fields
 
 
-@lru_cache(256)
-def _lowered(name: str) -> str:
+def _checked(name: str, value: str) -> str:
+    """The name in lower case. Raises where HTTP can't carry name or value; 64 KiB are more than any server takes."""
     if not _NAME.fullmatch(name):
         raise ConfigError("the name of a header holds characters that HTTP can't carry")
+    if len(value) > LONGEST or not _VALUE.fullmatch(value):
+        raise ConfigError(
+            f"the header {name!r} holds characters that HTTP can't carry, or more than {LONGEST} of them",
+            hint="Use plain ASCII without line breaks, and no blanks at its ends",
+        )
     return name.lower()
+
+
+_known = lru_cache(512)(_checked)
+"""Most headers are those of the request before. What is hidden isn't kept, nor what is long."""
 
 
 @lru_cache(256)

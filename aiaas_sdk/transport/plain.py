@@ -17,7 +17,7 @@ from aiaas_sdk.transport.threads import started
 if TYPE_CHECKING:
     from aiaas_sdk.transport.awaited import AsyncHttpSender
 
-__all__ = ["HttpSender", "perform"]
+__all__ = ["HttpSender", "in_threads", "perform", "wait_ready"]
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ def _carried_out(steps: Steps[T], wait: Callable[[Step], Any]) -> T | Begun:
             try:
                 outcome = wait(step)
             except _Paused as paused:
-                return Begun(_rest(steps, paused.step))
+                return Begun((steps, paused.step))
             except BaseException as error:
                 step = steps.throw(error)
             else:
@@ -99,31 +99,17 @@ def _carried_out(steps: Steps[T], wait: Callable[[Step], Any]) -> T | Begun:
         raise
 
 
-def _rest(steps: Steps[T], step: Step) -> Steps[T]:
-    """The steps from that one on. What was begun without an event loop goes on without one, in threads."""
-    try:
-        while True:
-            try:
-                outcome = yield _in_threads(step)
-            except BaseException as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(outcome)
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
-
-
 def _wait(step: Step) -> Any:
     if type(step) is Ready:
         return wait_ready(step)
-    step = _in_threads(step)
+    step = in_threads(step)
     assert type(step) is Settled
     return step.future.result(left(step.until))
 
 
 def _wait_until(pause: float, step: Step) -> Any:
     """As `_wait`; raises `_Paused` where that moment comes first."""
-    step = _in_threads(step)
+    step = in_threads(step)
     if step.until is not None and step.until <= pause:
         return _wait(step)
     try:
@@ -134,7 +120,7 @@ def _wait_until(pause: float, step: Step) -> Any:
     raise _Paused(step)
 
 
-def _in_threads(step: Step) -> Step:
+def in_threads(step: Step) -> Step:
     """A step that asks for an event loop, as one that does without."""
     if type(step) is not Awaited:
         return step

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from aiaas_sdk.errors import (
     AiaasError,
@@ -37,11 +37,14 @@ __all__ = [
     "encode_chat",
     "encode_completion",
     "encode_embeddings",
+    "encoded",
     "event_error",
 ]
 
 AUDIO = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 THINK, UNTHINK = "<think>", "</think>"
+REFUSED = "content_filter"
+"""The finish reason of a refusal: what it says is no answer, and asking again for one wouldn't help."""
 
 
 # ---------------------------------------------------------------- requests
@@ -81,6 +84,19 @@ def encode_embeddings(model: str, texts: Sequence[str], dimensions: int | None) 
     return body if dimensions is None else {**body, "dimensions": dimensions}
 
 
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """A request's body as JSON.
+
+    Raises:
+        InputError: something in it (a part, a schema, a tool's description) is no JSON, or has half a character.
+    """
+    try:
+        return to_json(body)
+    except ValueError as error:
+        told = str(error).removeprefix("Error serializing to JSON: ")
+        raise InputError(f"the request can't be written as JSON: {told[:200]}", hint="Give plain values") from None
+
+
 def _sampling(sampling: Mapping[str, Any], limit: str) -> dict[str, Any]:
     names = {"max_tokens": limit}
     found = {names.get(name, name): value for name, value in sampling.items() if name != "logprobs"}
@@ -114,7 +130,14 @@ def _message(message: Message) -> dict[str, Any]:
 
 
 def _arguments(call: ToolCall) -> str:
-    return call.arguments if isinstance(call.arguments, str) else json.dumps(call.arguments)
+    if isinstance(call.arguments, str):
+        return call.arguments
+    try:
+        return json.dumps(call.arguments, allow_nan=False)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"a call of the tool {call.name!r} has arguments that JSON can't hold", hint="Give plain values"
+        ) from None
 
 
 def _part(part: str | Attachment | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -174,10 +197,23 @@ def _choice(entry: Mapping[str, Any]) -> Choice:
     text, reasoning = _content(message.get("content")), _reasoning(message)
     if reasoning is None:
         reasoning, text = _thought(text)
+    calls, refusal = _whole_calls(message.get("tool_calls")), _refusal(message)
+    reason = REFUSED if refusal else _reason(entry, calls)
+    return Choice(text or refusal, reason, reasoning, calls, _logprobs(entry.get("logprobs")))
+
+
+def _whole_calls(found: Any) -> tuple[ToolCall, ...]:
+    """Calls that aren't in pieces: each is one, whatever its index and id."""
     pieces = ToolPieces()
-    pieces.add(message.get("tool_calls"))
-    calls = pieces.calls()
-    return Choice(text, _reason(entry, calls), reasoning, calls, _logprobs(entry.get("logprobs")))
+    calls = [call for call in found if isinstance(call, Mapping)] if isinstance(found, list) else []
+    pieces.add([{**call, "index": place} for place, call in enumerate(calls)])
+    return pieces.calls()
+
+
+def _refusal(message: Mapping[str, Any]) -> str:
+    """Why the model doesn't answer: OpenAI tells that in place of the content, and with the reason "stop"."""
+    refusal = message.get("refusal")
+    return refusal if isinstance(refusal, str) else ""
 
 
 def _content(content: Any) -> str:
@@ -197,11 +233,9 @@ def _reasoning(message: Mapping[str, Any]) -> str | None:
 
 def _thought(text: str) -> tuple[str | None, str]:
     """What a model thinks stands between tags before its answer."""
-    begun = text.lstrip()
-    if not begun.startswith(THINK):
-        return None, text
-    thought, _, rest = begun.removeprefix(THINK).partition(UNTHINK)
-    return thought.strip(), rest.lstrip("\n")
+    thinking = Thinking()
+    (answer, thought), (rest, last) = thinking.feed(text), thinking.end()
+    return thought + last or None, answer + rest
 
 
 def _reason(entry: Mapping[str, Any], calls: tuple[ToolCall, ...]) -> str:
@@ -213,16 +247,20 @@ def _logprobs(found: Any) -> Any:
     """One entry a token, from the form of chats or from that of completions."""
     if not isinstance(found, Mapping):
         return None
-    if isinstance(found.get("content"), list):
-        return found["content"]
+    if isinstance(content := found.get("content"), list) and all(isinstance(token, Mapping) for token in content):
+        return content
     tokens, values, tops = (found.get(name) for name in ("tokens", "token_logprobs", "top_logprobs"))
     if not isinstance(tokens, list) or not isinstance(values, list):
         return None
-    tops = tops if isinstance(tops, list) else [{}] * len(tokens)
+    tops = tops if isinstance(tops, list) else []
     return [
-        {"token": token, "logprob": value, "top_logprobs": [{"token": t, "logprob": p} for t, p in (top or {}).items()]}
-        for token, value, top in zip(tokens, values, tops, strict=False)
+        {"token": token, "logprob": value, "top_logprobs": _others(tops[place] if place < len(tops) else None)}
+        for place, (token, value) in enumerate(zip(tokens, values, strict=False))
     ]
+
+
+def _others(top: Any) -> list[dict[str, Any]]:
+    return [{"token": token, "logprob": value} for token, value in top.items()] if isinstance(top, Mapping) else []
 
 
 def _check_given(choices: Sequence[Choice], chat: Chat) -> None:
@@ -260,9 +298,10 @@ def decode_embeddings(body: Buffer, count: int) -> Embedded:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ProtocolError("the answer has no data")
     places = [entry.get("index", place) for place, entry in enumerate(entries)]
-    if sorted(place for place in places if type(place) is int) != list(range(count)):
+    if any(type(place) is not int for place in places) or sorted(places) != list(range(count)):
         raise ProtocolError(f"the answer has the indices {str(places)[:100]}; {count} texts were sent")
-    vectors = [_vector(entries[places.index(place)].get("embedding"), place) for place in range(count)]
+    ordered = dict(zip(places, entries, strict=True))
+    vectors = [_vector(ordered[place].get("embedding"), place) for place in range(count)]
     if len({len(vector) for vector in vectors}) != 1:
         raise ProtocolError("the answer has vectors of different lengths")
     return Embedded(np.stack(vectors), _usage(document.get("usage"))[0])
@@ -270,11 +309,12 @@ def decode_embeddings(body: Buffer, count: int) -> Embedded:
 
 def _vector(value: Any, place: int) -> Any:
     try:
-        if isinstance(value, str):
+        if isinstance(value, str) and value:
             return np.frombuffer(base64.b64decode(value, validate=True), "<f4")
         if isinstance(value, list) and value and all(type(number) in (int, float) for number in value):
-            return np.array(value, np.float32)
-    except (binascii.Error, ValueError):
+            with np.errstate(over="ignore"):  # float32 has no larger ones: they are infinite
+                return np.array(value, np.float32)
+    except (binascii.Error, ValueError, OverflowError):
         pass
     raise ProtocolError(f"embedding {place} isn't a vector of numbers")
 
@@ -344,6 +384,7 @@ class ToolPieces:
         function = piece.get("function")
         function = function if isinstance(function, Mapping) else {}
         index, told = piece.get("index"), piece.get("id")
+        index = index if isinstance(index, int | str) else None
         name, arguments = function.get("name"), function.get("arguments")
         call = self._at.get(index) if index is not None else self._known(told)
         fresh = isinstance(told, str) and told != "" and call is not None and call["id"] not in ("", told)
@@ -382,40 +423,51 @@ def _object(text: str) -> Mapping[str, Any] | str:
 
 
 class Thinking:
-    """Parts streamed text into thought and answer by the tags, wherever these are cut."""
+    """Parts streamed text into thought and answer by the tags, wherever these are cut.
+
+    Blanks around the thought, and line ends after it, belong to neither.
+    """
 
     def __init__(self) -> None:
         self._held, self._state = "", "before"
+        self._begun = False
 
     def feed(self, text: str) -> tuple[str, str]:
         """The answer's and the thought's part of what can be told now."""
-        if self._state == "after":
-            return text, ""
         self._held += text
         if self._state == "before":
             begun = self._held.lstrip()
             if begun.startswith(THINK):
-                self._state, self._held = "within", begun[len(THINK) :].lstrip("\n")
+                self._state, self._held = "within", begun[len(THINK) :]
             elif THINK.startswith(begun):
                 return "", ""
             else:
-                return self._rest(), ""
+                self._state = "answer"
+        thought = self._thought() if self._state == "within" else ""
+        if self._state == "behind":
+            self._held = self._held.lstrip("\n")
+            self._state = "answer" if self._held else "behind"
+        return (self._rest(), thought) if self._state == "answer" else ("", thought)
+
+    def _thought(self) -> str:
+        """What is thought for sure; blanks and the beginning of a tag are held back."""
+        if not self._begun:
+            self._held = self._held.lstrip()
         thought, found, rest = self._held.partition(UNTHINK)
         if found:
-            self._state, self._held = "after", ""
-            return rest.lstrip("\n"), thought
-        keep = next((n for n in range(len(UNTHINK) - 1, 0, -1) if self._held.endswith(UNTHINK[:n])), 0)
-        thought, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-        return "", thought
+            self._state, self._held = "behind", rest
+            return thought.rstrip()
+        begun = next((n for n in range(len(UNTHINK) - 1, 0, -1) if thought.endswith(UNTHINK[:n])), 0)
+        told = thought[: len(thought) - begun].rstrip()
+        self._held, self._begun = thought[len(told) :], self._begun or told != ""
+        return told
 
     def end(self) -> tuple[str, str]:
         """What was held back."""
-        within = self._state == "within"
-        held = self._rest()
-        return ("", held) if within else (held, "")
+        return ("", self._rest().rstrip()) if self._state == "within" else (self._rest(), "")
 
     def _rest(self) -> str:
-        held, self._held, self._state = self._held, "", "after"
+        held, self._held = self._held, ""
         return held
 
 
@@ -432,7 +484,7 @@ class Assembler:
         self._tools, self._thinking = ToolPieces(), Thinking()
         self._usage: tuple[int | None, int | None] = (None, None)
         self._reason: str | None = None
-        self.begun = self.finished = self.done = False
+        self.begun = self.finished = self.done = self._refused = False
 
     @property
     def text(self) -> str:
@@ -463,7 +515,9 @@ class Assembler:
         delta = entry.get("delta") or entry.get("message")
         if not isinstance(delta, Mapping):
             delta = {"content": entry.get("text")}
-        answer, thought = self._thinking.feed(_content(delta.get("content")))
+        refusal = _refusal(delta)
+        answer, thought = self._thinking.feed(_content(delta.get("content")) or refusal)
+        self._refused = self._refused or refusal != ""
         thought = (_reasoning(delta) or "") + thought
         if delta.get("tool_calls"):
             self.begun = True
@@ -495,7 +549,7 @@ class Assembler:
         calls = self._tools.calls()
         choice = Choice(
             self.text,
-            self._reason or ("tool_calls" if calls else "stop"),
+            REFUSED if self._refused else self._reason or ("tool_calls" if calls else "stop"),
             "".join(self._thoughts) or None,
             calls,
             self._logprobs or None,

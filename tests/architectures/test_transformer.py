@@ -20,6 +20,7 @@ STYLES: list[dict[str, Any]] = [
     {"kv_heads": 1, "head_width": 16, "feedforward": 40, "theta": 500.0},
     {"positions": "learned", "norm": "layer", "activation": "gelu", "gated": False, "bias": True, "tied": False},
     {"positions": "sinusoidal", "norm_first": False, "norm": "layer"},
+    {"stretch": {"factor": 4, "low": 1.0, "high": 4.0, "context": 16}},
 ]
 
 
@@ -164,6 +165,9 @@ def test_on_a_gpu_it_answers_as_here() -> None:
         ({"tied": 1}, "tied is 1"),
         ({"theta": "x"}, "theta is 'x'"),
         ({"norm_eps": 0.0}, "norm_eps is 0"),
+        ({"stretch": {"factor": 2}}, "stretch is"),
+        ({"stretch": {"factor": 0, "low": 1, "high": 4, "context": 8}}, "factor is 0"),
+        ({"stretch": {"factor": 2, "low": 4, "high": 4, "context": 8}}, "below its high"),
         ({"head_width": 7}, "head_width is 7"),
         ({"kind": "encoder_decoder", "positions": "rotary"}, "positions is 'rotary'"),
         ({"token_types": 1 << 30, "kind": "encoder"}, "token_types"),

@@ -18,7 +18,7 @@ from aiaas_sdk.cli.app import app
 from aiaas_sdk.cli.exits import code_of
 
 ECHO = "echo:?x=FP32[-1,3]"
-COMMANDS = ("serve", "info", "predict", "chat", "embed", "compare", "backends", "doctor")
+COMMANDS = ("serve", "info", "predict", "chat", "embed", "compare", "import", "backends", "doctor")
 
 
 @pytest.fixture(autouse=True)

@@ -152,15 +152,16 @@ class _Work:
         self._reading: list[Answer] = []
         self._read = 0
         self._running: list[Answer] = []
+        self._cache = model.cache()
 
     def run(self) -> None:
-        with torch.inference_mode():
-            self._cache = self._model.cache()
-            while self._take():
-                try:
+        """Until the model is closed. A step that fails ends what runs; what comes then is tried again."""
+        while self._take():
+            try:
+                with torch.inference_mode():
                     self._step()
-                except Exception as error:
-                    self._fail(error if isinstance(error, AiaasError | MemoryError) else self._caused(error))
+            except Exception as error:
+                self._fail(error if isinstance(error, AiaasError | MemoryError) else self._caused(error))
         self._fail(ClosedError("the model was closed while it spoke", hint="Close it after its answers"))
 
     def _caused(self, error: Exception) -> AiaasError:

@@ -80,9 +80,7 @@ def read(folder: Path) -> Found:
 
 # ---------------------------------------------------------------- facts
 def _llama(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    if scaling.get("rope_type", scaling.get("type", "default")) != "default":
-        raise UnsupportedOperationError(f"{folder} stretches its rotary positions (rope_scaling)")
+    rotary = config.get("rope_scaling") or config.get("rope_parameters") or {}
     _expect(config, folder, "hidden_act", "silu")
     _expect(config, folder, "attention_bias", False)
     _expect(config, folder, "mlp_bias", False)
@@ -101,9 +99,29 @@ def _llama(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "feedforward": _number(config, folder, "intermediate_size"),
         "context": context,
         "norm_eps": config.get("rms_norm_eps", 1e-6),
-        "theta": config.get("rope_theta", scaling.get("rope_theta", 10000.0)),
+        "theta": config.get("rope_theta", rotary.get("rope_theta", 10000.0)),
+        "stretch": _stretch(rotary, folder),
         "tied": bool(config.get("tie_word_embeddings", False)),
     }
+
+
+def _stretch(rotary: Mapping[str, Any], folder: Path) -> dict[str, float] | None:
+    kind = rotary.get("rope_type", rotary.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind != "llama3":
+        raise UnsupportedOperationError(
+            f"{folder} stretches its rotary positions as {str(kind)[:40]!r}; llama3 is known"
+        )
+    try:
+        return {
+            "factor": rotary["factor"],
+            "low": rotary["low_freq_factor"],
+            "high": rotary["high_freq_factor"],
+            "context": rotary["original_max_position_embeddings"],
+        }
+    except KeyError as error:
+        raise BundleError(f"{folder / 'config.json'} stretches its rotary positions without {error}") from None
 
 
 def _bert(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
