@@ -177,3 +177,23 @@ def test_thinking_is_kept_apart(load: Load, talker: str) -> None:
     assert (answer.text, answer.reasoning) == ("yes", "hm, hm")
     assert "".join(piece.text for piece in pieces) == "yes"
     assert "".join(piece.reasoning for piece in pieces) == "hm, hm"
+
+
+def ends_of_streams(model: Any) -> set[type[BaseException]]:
+    """How 30 of them end: a token of this model may be there before anybody could wait for it."""
+    ends = set()
+    for _ in range(30):
+        stream = model.stream("count")
+        try:
+            stream.result()
+        except aiaas.AiaasError as error:
+            ends.add(type(error))
+            assert getattr(error, "partial", stream.text) == stream.text
+    return ends
+
+
+def test_a_stream_here_has_the_limits_of_first_content_and_gap_too(load: Load, talker: str) -> None:
+    with load(talker, attempt_timeout=1e-6) as model:
+        assert ends_of_streams(model) == {aiaas.DeadlineExceededError}
+    with load(talker, gap_timeout=1e-6) as model:
+        assert ends_of_streams(model) == {StreamInterruptedError}

@@ -103,6 +103,7 @@ class LanguageModel:
             chat=self._template is not None and bool(chat.messages),
             tools=bool(chat.tools),
             streaming=streaming,
+            gap=chat.gap,
         )
 
     @cached_property
@@ -147,7 +148,8 @@ class LanguageModel:
         texts: list[str] = []
         try:
             while True:
-                piece = yield from wait(job.next(), "the model")
+                limit = ask.gap if texts else call.attempt_timeout
+                piece = yield from wait(job.next(), "the model", limit)
                 if isinstance(piece, Spoken):
                     return piece
                 texts.append(piece.text)

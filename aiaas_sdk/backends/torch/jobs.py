@@ -33,6 +33,7 @@ class Ask:
         chat: whether it is a conversation, in which a model may think before it answers.
         tools: whether tools were offered, whose calls are taken out of the text.
         streaming: whether the text is wanted as it comes.
+        gap: seconds at most between two pieces of it; None for no limit.
     """
 
     prompt: Sequence[int]
@@ -42,6 +43,7 @@ class Ask:
     chat: bool = False
     tools: bool = False
     streaming: bool = False
+    gap: float | None = None
 
 
 class Job:
