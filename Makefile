@@ -39,6 +39,8 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/local.py
 	$(BIN)/python benchmarks/remote.py
+	PYTHON=$(BIN)/python scripts/peers.sh openai3
+	$(BIN)/python benchmarks/streaming.py
 	$(BIN)/python benchmarks/mapping.py
 	$(BIN)/python benchmarks/inflight.py
 	$(BIN)/python benchmarks/policies.py

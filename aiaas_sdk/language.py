@@ -123,12 +123,16 @@ class Language(Verbs):
             raise InputError(f"dimensions is {dimensions!r}", hint="Give a whole number from 1 on")
         call = self._call("embed", deadline)
         found: Embedded = yield from self._asking(call, asked, dimensions)
-        if found.array.ndim != 2 or len(found.array) != len(asked):
-            raise ProtocolError(f"{len(asked)} texts were embedded as an array of shape {list(found.array.shape)}")
-        if str(found.array.dtype) != "float32":
-            raise ProtocolError(f"the texts were embedded as {found.array.dtype}; vectors are float32")
+        self._check_vectors(found.array, len(asked))
         self._noted(call, len(asked), found.input_tokens, None)
         return Embeddings(call, found.array)
+
+    def _check_vectors(self, array: Any, texts: int) -> None:
+        where = self._engine.backend.address
+        if array.ndim != 2 or len(array) != texts:
+            raise ProtocolError(f"{where} embedded {texts} texts as an array of shape {list(array.shape)}")
+        if str(array.dtype) != "float32":
+            raise ProtocolError(f"{where} embedded texts as {array.dtype}; vectors are float32")
 
     # ------------------------------------------------------------ parts
     def _asking(self, call: Call, *arguments: Any) -> Flow[Any]:

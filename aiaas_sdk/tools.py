@@ -62,8 +62,6 @@ class Toolbox:
         except ValidationError as error:
             told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
             return f"error: {told}"
-        except TypeError as error:
-            return f"error: {error}"
         except Exception as error:
             return f"error: {type(error).__name__}: {error}"
         return outcome if isinstance(outcome, str) else _written(outcome)

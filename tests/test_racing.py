@@ -133,7 +133,7 @@ def test_a_wait_with_a_limit_of_its_own_keeps_it(driven: Drive) -> None:
     for limit in (0.1, 0.4):  # before and after the second starts
         begun = time.monotonic()
         with pytest.raises(DeadlineExceededError, match="its turn"):
-            driven(race([wait(never, "its turn", limit), slept(0, failure=ModelError("2"))], 0.2))
+            driven(race([wait(never, "its turn", limit), slept(0, failure=ModelError("2"))], 0.3))
         assert took(begun, limit)
 
 

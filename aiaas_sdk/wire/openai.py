@@ -217,18 +217,20 @@ def _refusal(message: Mapping[str, Any]) -> str:
 
 
 def _content(content: Any) -> str:
-    if content is None:
-        return ""
     if isinstance(content, str):
         return content
+    if content is None:
+        return ""
     if isinstance(content, list):
         return "".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
     raise ProtocolError("the answer's content is no text")
 
 
 def _reasoning(message: Mapping[str, Any]) -> str | None:
-    found = (message.get(name) for name in ("reasoning_content", "reasoning"))
-    return next((text for text in found if isinstance(text, str) and text), None)
+    for name in ("reasoning_content", "reasoning"):
+        if (text := message.get(name)) and isinstance(text, str):
+            return text
+    return None
 
 
 def _thought(text: str) -> tuple[str | None, str]:
@@ -496,36 +498,38 @@ class Assembler:
         Raises:
             ProtocolError: it is no JSON object. AiaasError: it is the peer's error.
         """
-        if data.lstrip().startswith(b"[DONE]"):
+        if data[:1] != b"{" and data.lstrip().startswith(b"[DONE]"):
             self.finished = self.done = True
             return self._rest()
         chunk = _parsed(data, "an event of the stream")
         if chunk.get("error"):
             raise event_error(chunk)
-        if isinstance(chunk.get("usage"), Mapping):
-            self._usage = _usage(chunk["usage"])
+        # what was parsed is dicts and lists; whether it is a Mapping costs as much to ask as the parsing
+        if isinstance(usage := chunk.get("usage"), dict):
+            self._usage = _usage(usage)
         entries = chunk.get("choices")
-        deltas = []
+        deltas: list[Delta] = []
         for entry in entries if isinstance(entries, list) else ():
-            if isinstance(entry, Mapping):
+            if isinstance(entry, dict):
                 deltas += self._entry(entry)
         return deltas
 
-    def _entry(self, entry: Mapping[str, Any]) -> list[Delta]:
+    def _entry(self, entry: dict[str, Any]) -> list[Delta]:
         delta = entry.get("delta") or entry.get("message")
-        if not isinstance(delta, Mapping):
+        if not isinstance(delta, dict):
             delta = {"content": entry.get("text")}
         refusal = _refusal(delta)
         answer, thought = self._thinking.feed(_content(delta.get("content")) or refusal)
         self._refused = self._refused or refusal != ""
         thought = (_reasoning(delta) or "") + thought
-        if delta.get("tool_calls"):
+        if calls := delta.get("tool_calls"):
             self.begun = True
-            self._tools.add(delta["tool_calls"])
-        self._logprobs += _logprobs(entry.get("logprobs")) or []
+            self._tools.add(calls)
+        if found := entry.get("logprobs"):
+            self._logprobs += _logprobs(found) or []
         deltas = self._delta(answer, thought)
-        if isinstance(entry.get("finish_reason"), str):
-            self._reason, self.finished = entry["finish_reason"], True
+        if isinstance(reason := entry.get("finish_reason"), str):
+            self._reason, self.finished = reason, True
             deltas += self._rest()
         return deltas
 

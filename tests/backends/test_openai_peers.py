@@ -1,4 +1,4 @@
-"""Our client of OpenAI's API against real servers that speak it in their own ways: LitServe and `transformers serve`."""
+"""Our client against real servers that speak OpenAI's API in their own ways: LitServe and `transformers serve`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import pytest
 
 import aiaas_sdk as aiaas
 
-pytestmark = [pytest.mark.peer, pytest.mark.slow]
+# the first run makes the peers' environments
+pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(400)]
 
 TALKER = """
 import sys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -185,7 +186,7 @@ def test_arguments_that_are_no_json_are_refused(arguments: Any) -> None:
 
 @pytest.mark.parametrize("part", [{"type": "x", "x": object()}, {"type": "text", "text": "\ud800"}])
 def test_a_body_that_is_no_json_is_refused(part: Any) -> None:
-    with pytest.raises(InputError, match="can't be written as JSON: .+ Give plain values"):
+    with pytest.raises(InputError, match=r"can't be written as JSON: .+ Give plain values"):
         wire.encoded(wire.encode_chat("m", Chat((Message("user", [part]),))))
 
 
@@ -317,7 +318,7 @@ THOUGHTS = st.lists(
 def test_thought_is_the_same_however_it_is_cut(text: str, cuts: list[int]) -> None:
     heard = wire.Assembler()
     edges = [0, *sorted(cuts), max(len(text), 60)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         heard.take(body({"choices": [{"delta": {"content": text[start:end]}}]}))
     heard.take(b"[DONE]")
     assert heard.spoken(ASKED).choices == (read(content=text),)
@@ -436,9 +437,22 @@ SCALARS = st.one_of(
     st.sampled_from(["stop", "<think>", "</think>", "f", "{}", '{"a":1}', "rate_limit_error", "AACAPw=="]),
 )  # fmt: skip
 KEYS = st.sampled_from(
-    "choices index message delta text content role tool_calls function name arguments id finish_reason logprobs tokens "
-    "token_logprobs top_logprobs usage prompt_tokens completion_tokens error code type data embedding reasoning refusal "
-    "status message".split()
+    [
+        *(
+            "arguments",
+            "choices",
+            "code",
+            "content",
+            "data",
+            "delta",
+            "embedding",
+            "error",
+            "finish_reason",
+            "function",
+        ),
+        *("id", "index", "logprobs", "message", "name", "prompt_tokens", "reasoning", "refusal", "role", "status"),
+        *("text", "token_logprobs", "tokens", "tool_calls", "top_logprobs", "type", "usage"),
+    ]
 )
 ANYTHING = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=12
@@ -471,6 +485,16 @@ BODIES = st.one_of(
     (ANSWERS | VECTORS | ANYTHING | st.fixed_dictionaries({"error": ANYTHING})).map(body), st.binary(max_size=20)
 )
 RICH = Chat(ASKED.messages, "hi", {"logprobs": 1})
+
+
+@given(st.lists(CALLS, max_size=3), PROBABILITIES)
+def test_whatever_pieces_come_are_calls(pieces: list[Any], logprobs: Any) -> None:
+    found = wire.Assembler()
+    for piece in pieces:
+        found.take(body({"choices": [{"delta": {"tool_calls": piece}, "logprobs": logprobs}]}))
+    [choice] = found.spoken(ASKED).choices
+    assert all(isinstance(one.name, str) and one.id for one in choice.tool_calls)
+    assert choice.logprobs is None or all(isinstance(token, dict) for token in choice.logprobs)
 
 
 def heard(told: bytes) -> Spoken:
