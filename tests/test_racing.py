@@ -121,11 +121,12 @@ def test_where_all_fail_the_first_one_s_failure_is_the_race_s(driven: Drive) -> 
 
 def test_the_deadline_holds_for_all_of_them(driven: Drive) -> None:
     never: Future[None] = Future()
-    begun = time.monotonic()
-    flows = [wait(never, "a first thing"), wait(never, "a second thing")]
-    with pytest.raises(DeadlineExceededError, match="waiting for a first thing"):
-        driven(race(flows, 0.1), begun + 0.3)
-    assert took(begun, 0.3)
+    for delay in (0.1, 0.7):
+        begun = time.monotonic()
+        flows = [wait(never, "a first thing"), wait(never, "a second thing")]
+        with pytest.raises(DeadlineExceededError, match="waiting for a first thing"):
+            driven(race(flows, delay), begun + 0.3)
+        assert took(begun, 0.3)
 
 
 def test_a_wait_with_a_limit_of_its_own_keeps_it(driven: Drive) -> None:
@@ -221,6 +222,13 @@ async def test_a_cancellation_ends_all_of_them_and_is_not_taken_for_a_defeat() -
         assert task.cancelled() or not cancelled or task.result() == (1, "won")
         assert task.cancelled() or press > 0.14
         assert len(ended) == (1 if press == 0.02 else 2)
+
+
+async def test_no_task_outlives_the_race() -> None:
+    before = asyncio.all_tasks()
+    for seconds in (0.05, 0.2):
+        assert (await adrive(race([slept(seconds), slept(9), slept(9)], 0.03), NOBODY))[0] == 0
+        assert asyncio.all_tasks() == before
 
 
 async def test_a_defeat_of_the_first_leaves_no_cancellation_behind() -> None:

@@ -17,6 +17,7 @@ import pytest
 
 import aiaas_sdk as aiaas
 from aiaas_sdk.errors import AiaasError, DeadlineExceededError, ModelError
+from aiaas_sdk.hookspecs import hookimpl
 from aiaas_sdk.observing import pass_on
 from aiaas_sdk.policies.hedge import Seen
 from aiaas_sdk.policies.tokens import FULL, tokens_of
@@ -361,6 +362,23 @@ def test_the_time_that_is_told_is_the_winner_s(server: FaultServer, load: Any) -
         server.on("predict", stall())
         timing = model.predict(X).timing
         assert timing.network < 0.25 < timing.total
+
+
+def test_observers_hear_why_a_loser_ended(server: FaultServer, load: Any) -> None:
+    class Listener:
+        @hookimpl
+        def aiaas_attempt_finished(self, attempt: aiaas.AttemptEvent) -> None:
+            heard.append((attempt.number, attempt.status, attempt.error))
+
+    heard: list[Any] = []
+    with load(server.address, hedge=aiaas.Hedge(delay=0.1)) as model:
+        model.info()
+        server.on("predict", stall(), answer(), slow(0.3), stall())
+        with aiaas.observe(Listener()):
+            model.predict(X)
+            model.predict(X)
+    assert sorted(heard[:2]) == [(1, None, "CancelledError"), (2, 200, None)]
+    assert sorted(heard[2:]) == [(1, 200, None), (2, None, "CancelledError")]
 
 
 # ---------------------------------------------------------------- many
