@@ -228,7 +228,7 @@ async def test_no_task_outlives_the_race() -> None:
     before = asyncio.all_tasks()
     for seconds in (0.05, 0.2):
         assert (await adrive(race([slept(seconds), slept(9), slept(9)], 0.03), NOBODY))[0] == 0
-        assert asyncio.all_tasks() == before
+        assert asyncio.all_tasks() <= before
 
 
 async def test_a_defeat_of_the_first_leaves_no_cancellation_behind() -> None:
