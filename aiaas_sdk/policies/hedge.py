@@ -21,6 +21,8 @@ from aiaas_sdk.transport.origin import origin_of
 
 __all__ = ["HedgePolicy", "Seen"]
 
+Proceed = Callable[[Call, Request], Flow[Reply]]
+
 COST = 14.0
 """Tokens of the retry budget for one more request, as for a retry."""
 KEPT, ENOUGH, SHARE = 100, 20, 0.95
@@ -28,7 +30,7 @@ _facts = attrgetter(*(field.name for field in fields(Call)))  # a tenth of what 
 
 
 class Seen:
-    """How long the last requests of an endpoint took."""
+    """How long the last requests of an endpoint took that may be hedged."""
 
     def __init__(self) -> None:
         self._latest: deque[float] = deque()
@@ -60,26 +62,31 @@ class HedgePolicy:
         self._hedge = hedge
         self._mine: dict[str, Seen] = {}
 
-    def __call__(self, call: Call, request: Request, proceed: Callable[[Call, Request], Flow[Reply]]) -> Flow[Reply]:
+    def __call__(self, call: Call, request: Request, proceed: Proceed) -> Flow[Reply]:
+        if not request.idempotent or call.verb in ("open", "ready"):
+            return proceed(call, request)
+        if self._hedge.delay is None:
+            return self._learning(call, request, proceed)
+        return self._hedged(call, request, proceed, self._hedge.delay)
+
+    def _learning(self, call: Call, request: Request, proceed: Proceed) -> Flow[Reply]:
         seen = self._mine.get(call.target) or self._seen(call.target)
-        delay = seen.slow if self._hedge.delay is None else self._hedge.delay
-        begun = time.monotonic()
-        if delay is None or not request.idempotent or call.verb in ("open", "ready"):
+        delay, begun = seen.slow, time.monotonic()
+        if delay is None:
             reply = yield from proceed(call, request)
         else:
             reply = yield from self._hedged(call, request, proceed, delay)
         seen.add(time.monotonic() - begun)
         return reply
 
-    def _hedged(
-        self, call: Call, request: Request, proceed: Callable[[Call, Request], Flow[Reply]], delay: float
-    ) -> Flow[Reply]:
+    def _hedged(self, call: Call, request: Request, proceed: Proceed, delay: float) -> Flow[Reply]:
         further = [_Further(call, number) for number in range(1, self._hedge.requests)]
         flows = [proceed(call, request), *(one.flow(request, proceed) for one in further)]
         try:
             won, reply = yield from race(flows, delay)
         finally:
-            call.attempts += sum(one.sent for one in further)
+            for one in further:
+                call.attempts += one.sent
         if won:
             further[won - 1].tell(call)
         return reply
@@ -99,7 +106,7 @@ class _Further:
         self._call, self._before = call, (call.attempts + number, call.network, call.queue)
         self._mine: Call | None = None
 
-    def flow(self, request: Request, proceed: Callable[[Call, Request], Flow[Reply]]) -> Flow[Reply]:
+    def flow(self, request: Request, proceed: Proceed) -> Flow[Reply]:
         tokens = tokens_of(origin_of(request.url))
         if not tokens.take(COST):
             raise RateLimitedError("the retry budget is empty")  # the race goes on with those that run
