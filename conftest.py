@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def _isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
             patch.delenv(name)
     for name in ("AIAAS_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         patch.setenv(name, str(folder / name.lower()))
+    if (tokens := sys.modules.get("aiaas_sdk.policies.tokens")) is not None:
+        tokens.forget()  # a port comes back, and the outage of an earlier test with it
 
 
 @pytest.fixture

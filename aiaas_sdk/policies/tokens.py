@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 
-__all__ = ["FULL", "Tokens", "tokens_of"]
+__all__ = ["FULL", "Tokens", "forget", "tokens_of"]
 
 FULL = 500.0
 """Tokens of an origin at first and at most."""
@@ -41,3 +41,11 @@ class Tokens:
 def tokens_of(origin: tuple[str, str, int]) -> Tokens:
     """Those of an origin (scheme, host, port), in this process."""
     return _origins.get(origin) or _origins.setdefault(origin, Tokens())
+
+
+def forget(origin: tuple[str, str, int] | None = None) -> None:
+    """Begin anew with an origin, or with all: in tests a port comes back with another server behind it."""
+    if origin is None:
+        _origins.clear()
+    else:
+        _origins.pop(origin, None)

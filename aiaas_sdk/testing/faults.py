@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
+from aiaas_sdk.policies.tokens import forget
 from aiaas_sdk.testing.fault_exchange import PATIENCE, Exchange, hang_up, read_request
 from aiaas_sdk.testing.fault_kinds import (
     Fault,
@@ -45,6 +46,7 @@ from aiaas_sdk.testing.fault_kinds import (
 )
 from aiaas_sdk.testing.fault_log import Connected, Seen
 from aiaas_sdk.testing.fault_model import Doubling, verb_of
+from aiaas_sdk.transport.origin import origin_of
 
 __all__ = [
     "Connected",
@@ -124,6 +126,7 @@ class FaultServer:
         self.port: int = self._listener.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self.address = f"{self.url}/v2/models/{name}"
+        forget(origin_of(self.url))  # whatever failed on this port before wasn't this server
         self._start(self._accept, self._listener)
 
     # ------------------------------------------------------------ the script
