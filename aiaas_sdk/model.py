@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 
+from aiaas_sdk.exits import end_at_exit
 from aiaas_sdk.flow import AsyncStream as AsyncRunning
 from aiaas_sdk.flow import Stream as Running
 from aiaas_sdk.flow import adrive, drive
@@ -115,9 +116,9 @@ class Model(Language, Generic[In, Out]):
         info = self.info()
         course = self._course(info, batch_size, concurrency, on_error, checkpoint)
         course.progress = Progress(length(rows)) if progress else None
-        return self._mapped(course, chunks(rows, info, course.limit, self._encoder()))
+        return end_at_exit(self._mapped(course, chunks(rows, info, course.limit, self._encoder())), Generator.close)
 
-    def _mapped(self, course: Course, batches: Iterator[Chunk]) -> Iterator[Any]:
+    def _mapped(self, course: Course, batches: Iterator[Chunk]) -> Generator[Any]:
         with closing(course):
             course.open()
             with closing(course.answered(batches, self._ask)) as found:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from aiaas_sdk import flow
 from aiaas_sdk.errors import AiaasError, ClosedError, OutputError, StreamInterruptedError, UnsupportedOperationError
+from aiaas_sdk.exits import end_at_exit
 from aiaas_sdk.records.language import Delta, Generation
 
 __all__ = ["AsyncTextStream", "TextStream"]
@@ -63,7 +64,7 @@ class _Heard:
 
 
 class TextStream(_Heard):
-    """Iterate it for deltas; `result()` reads the rest. The request goes out with the first of both, or with `with`.
+    """Iterate it for deltas; `result()` reads the rest. The request goes out with the first of both, and not before.
 
     Leaving the `with` block, `close`, an exception or dropping it ends the request, and the peer stops.
     """
@@ -81,6 +82,7 @@ class TextStream(_Heard):
         try:
             if self._running is None:
                 self._running = self._begin()
+                end_at_exit(self, _Heard.__del__)
             delta: Delta = next(self._running)
         except StopIteration:
             self._result = self._running.result
@@ -129,6 +131,7 @@ class AsyncTextStream(_Heard):
         try:
             if self._running is None:
                 self._running = await self._begin()
+                end_at_exit(self, _Heard.__del__)
             delta: Delta = await anext(self._running)
         except StopAsyncIteration:
             self._result = self._running.result

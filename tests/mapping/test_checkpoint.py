@@ -478,6 +478,39 @@ def test_a_script_ends_at_once_with_a_half_done_run(peer: Any, path: Path, face:
         assert values(model.map(rows(20), checkpoint=path)) == doubled(20)
 
 
+SLOW_DISK = """
+import time
+from aiaas_sdk.mapping.journal import Journal
+
+def write(self, parts, quick=Journal._write, sleep=time.sleep):
+    quick(self, parts)
+    sleep(0.3)
+
+Journal._write = write
+"""
+LEFT_ON_A_SLOW_DISK = """
+import slow_disk, sys
+import aiaas_sdk as aiaas
+
+model = aiaas.load("echo:?x=FP32[-1,1]")
+answers = model.map(([float(number)] for number in range(1000)), batch_size=1, concurrency=4, checkpoint=sys.argv[1])
+print(next(answers)["x"].item())
+"""
+
+
+def test_a_slow_disk_holds_the_end_of_a_script_up_and_no_longer(path: Path) -> None:
+    """A thread that is stopped within a write, as daemons are at exit, would keep the file's lock for ever."""
+    path.with_name("slow_disk.py").write_text(SLOW_DISK)
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", LEFT_ON_A_SLOW_DISK, str(path)],
+        env={**os.environ, "PYTHONPATH": f"{path.parent}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "0.0\n")
+
+
 GROWN = """
 import resource, sys, numpy as np
 import aiaas_sdk as aiaas
