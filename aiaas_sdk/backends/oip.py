@@ -37,7 +37,7 @@ class OipBackend(RemoteBackend):
         self._binary = self._json_fp16 = False
         self._max_rows: int | None = None
         self._network = options.get("network")
-        self._ids = (f"{prefix}-{n}" for prefix in (secrets.token_hex(4),) for n in itertools.count(1))
+        self._ids = map(f"{secrets.token_hex(4)}-{{}}".format, itertools.count(1))
 
     def prepare(self) -> None:
         """The address, or the option `model`, must name a model."""

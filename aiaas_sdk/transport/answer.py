@@ -7,6 +7,7 @@ A parser calls `head`, `piece` and `end`; a connection asks whether the rest can
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from aiaas_sdk.errors import ConnectionLostError, ProtocolError
 from aiaas_sdk.flow import Reply, Request
@@ -20,6 +21,8 @@ MAX_HEAD = 100 * 1024
 """Bytes of a reply's head, or between two pieces of its body, at most; httpcore allows as many."""
 MAX_FIELDS = 1000
 """Header lines of a reply at most."""
+SHORT = 64
+"""Bytes of a name that is remembered."""
 MAX_ERROR = 1 << 16
 """Bytes of the body that are read where the status is an error."""
 
@@ -204,9 +207,17 @@ def _joined(fields: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     """Names in lower case; values of one name stand behind one another (RFC 9110 5.3)."""
     headers: dict[str, str] = {}
     for name, value in fields:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")
+        key, text = (_known if len(name) <= SHORT else _name)(name), value.decode("latin-1").strip(" \t")
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
     return headers
+
+
+def _name(name: bytes) -> str:
+    return name.decode("latin-1").lower()
+
+
+_known = lru_cache(256)(_name)
+"""A peer's replies have the same names again and again."""
 
 
 def _kept(version: str, connection: str) -> bool:

@@ -44,10 +44,10 @@ class Message:
 
     def outgoing(self) -> Outgoing:
         """All of it, to be sent once."""
-        lines = [_first_line(self.request.method, self.request.url)]
-        lines += [f"{name}: {_text(value)}\r\n" for name, value in self.fields.items()]
-        lines.append("\r\n")
-        return Outgoing("".join(lines).encode("ascii"), self.request.body, self.size)
+        head = _first_line(self.request.method, self.request.url)
+        for name, value in self.fields.items():
+            head += f"{name}: {value if type(value) is str else _text(value)}\r\n"
+        return Outgoing(f"{head}\r\n".encode("ascii"), self.request.body, self.size)
 
     def revealed(self) -> dict[str, str]:
         """The fields as they are sent. Nobody keeps them: a traceback can show whatever a frame holds."""
@@ -60,8 +60,10 @@ class Outgoing:
     __slots__ = ("_views", "sent")
 
     def __init__(self, head: bytes, body: tuple[Buffer, ...], size: int) -> None:
-        parts = (b"".join((head, *body)),) if len(head) + size < JOINED else (head, *body)
-        self._views = deque(_view(part) for part in parts if len(part))
+        if len(head) + size < JOINED:
+            self._views = deque((memoryview(b"".join((head, *body))),))
+        else:
+            self._views = deque(_view(part) for part in (head, *body) if len(part))
         self.sent = 0
 
     def __bool__(self) -> bool:

@@ -486,7 +486,7 @@ def _parted(headers: Mapping[str, str], body: Buffer) -> tuple[Buffer, memoryvie
     text = headers.get(HEADER_LENGTH)
     if text is None:
         return body, None
-    length = int(text) if re.fullmatch(r"[0-9]{1,18}", text) else -1
+    length = int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else -1
     if not 0 <= length <= len(body):
         raise ProtocolError(f"the header {HEADER_LENGTH} isn't a length within the body")
     view = memoryview(body)
@@ -583,4 +583,4 @@ def _name(entry: dict[str, Any], member: str, found: Mapping[str, Any]) -> str:
 
 
 def _quoted(name: str) -> str:
-    return f"'{clean(name, 80)}'"
+    return f"'{name}'" if name.isascii() and name.isidentifier() and len(name) <= 80 else f"'{clean(name, 80)}'"
