@@ -61,9 +61,8 @@ def test_work_past_the_deadline_fails_on_time_and_is_logged(driver: Drive, caplo
         with pytest.raises(DeadlineExceededError, match="still computing"):
             driver(run(lambda: time.sleep(0.8), thread), NOBODY, time.monotonic() + 0.2)
         assert time.monotonic() - begun < 0.6
-    assert [record.message for record in caplog.records] == [
-        "abandoned work ended after its deadline; its result was dropped"
-    ]
+    # among others: work that an earlier test had given up may end now
+    assert "abandoned work ended after its deadline; its result was dropped" in caplog.messages
 
 
 def test_a_cancelled_call_gives_cancelled_error_unchanged() -> None:
