@@ -5,6 +5,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO_INSTALLED := .venv/.demo-installed
+PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 
 # The tests are of what is installed, not of a path that the caller's shell happens to have.
 unexport PYTHONPATH
@@ -38,13 +39,17 @@ bench: $(INSTALLED)
 	PYTHON=$(BIN)/python scripts/peers.sh triton
 	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/local.py
+	$(BIN)/python benchmarks/onnx_overhead.py
+	PYTHON=$(BIN)/python $(BIN)/python benchmarks/hf.py
 	$(BIN)/python benchmarks/remote.py
+	$(BIN)/python benchmarks/grpc_calls.py
 	PYTHON=$(BIN)/python scripts/peers.sh openai3
 	$(BIN)/python benchmarks/streaming.py
 	$(BIN)/python benchmarks/mapping.py
 	$(BIN)/python benchmarks/inflight.py
 	$(BIN)/python benchmarks/policies.py
 	$(BIN)/python benchmarks/language.py
+	$(BIN)/python benchmarks/first_token.py
 	$(BIN)/python benchmarks/fleet.py
 	PYTHONPATH=. $(BIN)/python benchmarks/soak.py
 
@@ -57,7 +62,7 @@ clean:
 	find aiaas_sdk tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made again whenever what is to be installed has changed.
-$(INSTALLED): pyproject.toml constraints.txt aiaas_sdk/_version.py
+$(INSTALLED): pyproject.toml constraints.txt aiaas_sdk/_version.py $(PLUGINS:%=%/pyproject.toml)
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 	  for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
@@ -65,7 +70,7 @@ $(INSTALLED): pyproject.toml constraints.txt aiaas_sdk/_version.py
 	    fi; \
 	  done; \
 	  echo 'No Python from 3.11 on was found. Install one, or name it: make PYTHON=/path/to/python3' >&2; exit 1; }
-	$(BIN)/python -m pip install -q -e '.[all,dev,docs]' -c constraints.txt
+	$(BIN)/python -m pip install -q -e '.[all,dev,docs]' $(PLUGINS:%=-e %) -c constraints.txt
 	@touch $@
 
 $(DEMO_INSTALLED): $(INSTALLED) examples/requirements.txt

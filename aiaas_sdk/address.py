@@ -16,6 +16,9 @@ _VERSION = re.compile(r"(.+)@(\d{1,18}|[A-Za-z][A-Za-z0-9_-]{0,63})")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _MODEL_PATH = re.compile(r"(.*/v2/models/[^/]+)(?:/versions/([^/]+))?/?")
+_GRPC_PATH = re.compile(r"(/models/[^/]+)(?:/versions/([^/]+))?/?")
+_SHORT = {"grpc": "grpc+http", "grpcs": "grpc+https"}
+"""Schemes that name an endpoint without saying HTTP: gRPC is its POST, with TLS or without."""
 _AZURE = re.compile(r"api-version=[A-Za-z0-9.-]{1,40}")
 """The only query that an address may have: Azure's, in an openai address."""
 _HIDDEN = re.compile(r"[\x00-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -61,6 +64,7 @@ def parse(address: str | PathLike[str]) -> Address:
     if match is None:
         return _path(text) if not _NAME.fullmatch(text) else Address("name", text, None, text)
     scheme, rest = match[1].lower(), match[2]
+    scheme = _SHORT.get(scheme, scheme)
     kind, _, inner = scheme.rpartition("+")
     if inner in ("http", "https"):
         return _url(kind or "oip", f"{inner}:{rest}", text)
@@ -107,7 +111,7 @@ def _url(scheme: str, url: str, text: str) -> Address:
     path, version = _pinned(parts.path)
     if strays(unquote(path)):
         raise AddressError("the path of the address holds '.', '..' or control characters, or is too long")
-    if found := _MODEL_PATH.fullmatch(path):
+    if found := (_GRPC_PATH if scheme == "grpc" else _MODEL_PATH).fullmatch(path):
         path, version = found[1], found[2] or version
     query = f"?{parts.query}" if parts.query else ""
     return Address(scheme, f"{parts.scheme}://{parts.netloc}{path}{query}", version, text, parts.fragment or None)

@@ -117,8 +117,8 @@ def peak() -> float:
 
 # ---------------------------------------------------------------- the server
 @contextlib.contextmanager
-def triton() -> Iterator[int]:
-    """A tritonserver with the model `echo`; gives its HTTP port."""
+def triton(*options: str) -> Iterator[int]:
+    """A tritonserver with the model `echo`, started with further options; gives its HTTP port."""
     libraries = next(PEER.parent.parent.glob("lib/python3*/site-packages"))
     program = libraries / "pytriton" / "tritonserver"
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as probe:
@@ -140,7 +140,7 @@ def triton() -> Iterator[int]:
                 f"--backend-directory={place / 'backends'}",
                 "--http-address=127.0.0.1",
                 f"--http-port={port}",
-                "--allow-grpc=false",
+                *(options or ["--allow-grpc=false"]),
                 "--allow-metrics=false",
                 "--exit-timeout-secs=1",
             ],
@@ -184,8 +184,8 @@ def wait_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
 class Client:
     """One client process, pinned to the clients' core."""
 
-    def __init__(self, python: Path | str, name: str, port: int, *more: str) -> None:
-        command = [str(python), __file__, "--client", name, "--port", str(port), *more]
+    def __init__(self, python: Path | str, name: str, port: int, *more: str, script: str = __file__) -> None:
+        command = [str(python), script, "--client", name, "--port", str(port), *more]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -215,8 +215,8 @@ class Client:
         self.process.wait(30)
 
 
-def compare(port: int, sizes: list[int], rounds: int) -> list[dict[str, Any]]:
-    pair = (Client(sys.executable, "ours", port), Client(PEER, "theirs", port))
+def compare(port: int, sizes: list[int], rounds: int, script: str = __file__) -> list[dict[str, Any]]:
+    pair = (Client(sys.executable, "ours", port, script=script), Client(PEER, "theirs", port, script=script))
     try:
         for client in pair:
             assert client.answer() == "ready\n"
@@ -252,10 +252,10 @@ def compare_size(pair: tuple[Client, Client], size: int, rounds: int) -> dict[st
     }
 
 
-def memory(port: int, size: int) -> dict[str, Any]:
+def memory(port: int, size: int, script: str = __file__) -> dict[str, Any]:
     grown = {}
     for name, python in (("ours", sys.executable), ("theirs", PEER)):
-        client = Client(python, name, port, "--memory", str(size))
+        client = Client(python, name, port, "--memory", str(size), script=script)
         grown[name] = json.loads(client.answer())["grown"]
         client.end()
     return {"bytes": size, "grown_mib": grown, "target_mib": MEMORY_TARGET}

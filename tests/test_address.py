@@ -25,6 +25,9 @@ from aiaas_sdk.errors import AddressError
         ("https://h:8443/a/v2/models/digits/versions/3", "oip", "https://h:8443/a/v2/models/digits", "3"),
         ("oip+http://[::1]:80/v2/models/digits@3", "oip", "http://[::1]:80/v2/models/digits", "3"),
         ("echo:?x=FP32[-1,3]", "echo", "?x=FP32[-1,3]", None),
+        ("grpc://h:8001/models/digits", "grpc", "http://h:8001/models/digits", None),
+        ("grpcs://h/models/digits/versions/3", "grpc", "https://h/models/digits", "3"),
+        ("GRPC+https://h/models/digits@3", "grpc", "https://h/models/digits", "3"),
     ],
 )
 def test_what_an_address_means(text: str | Path, scheme: str, target: str, version: str | None) -> None:
@@ -44,7 +47,12 @@ def test_the_model_of_an_openai_address() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["https://me:s3cret@h/v2/models/m", "https://h/v2/models/m?key=s3cret", "https://h/v2/models/m#s3cret"],
+    [
+        "grpc://me:s3cret@h/models/m",
+        "https://me:s3cret@h/v2/models/m",
+        "https://h/v2/models/m?key=s3cret",
+        "https://h/v2/models/m#s3cret",
+    ],
 )
 def test_a_credential_is_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(AddressError, match="api_key=") as caught:

@@ -33,7 +33,7 @@ from aiaas_sdk.errors import (
     ModelError,
     UnsupportedOperationError,
 )
-from aiaas_sdk.flow import Emit, Flow, Open, Reply, Request, Run, Send, read
+from aiaas_sdk.flow import Effect, Emit, Flow, Open, Reply, Request, Run, Send, read
 from aiaas_sdk.observing import passed_on
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.model import ModelInfo
@@ -229,12 +229,20 @@ class RemoteBackend(Backend):
         """
         return call.around(call, self._prepared(call, request), partial(self._streaming, consume))  # type: ignore[no-any-return]
 
+    def effect(self, request: Request, timeout: float | None) -> Effect:
+        """What sends one request and gives its `Reply`: HTTP, unless a backend has a protocol of its own.
+
+        Args:
+            timeout: seconds for this one attempt; None for no limit but the call's own deadline.
+        """
+        return Send(request, timeout)
+
     def _prepared(self, call: Call, request: Request) -> Request:
         call.target = str(self.address)
         return request if call.verb in self.idempotent else replace(request, idempotent=False)
 
     def _attempt(self, call: Call, request: Request) -> Flow[Reply]:
-        return self._accepted(Send, call, request)
+        return self._accepted(self.effect, call, request)
 
     def _streaming(self, consume: Callable[[Reply], Flow[T]], call: Call, request: Request) -> Flow[T]:
         reply = yield from self._accepted(Open, call, request)
@@ -243,7 +251,7 @@ class RemoteBackend(Backend):
         except (DeadlineExceededError, ConnectionError) as error:
             raise self._explained(error) from error.__cause__
 
-    def _accepted(self, effect: type[Send | Open], call: Call, request: Request) -> Flow[Reply]:
+    def _accepted(self, effect: Callable[..., Effect], call: Call, request: Request) -> Flow[Reply]:
         call.attempts += 1
         exchange = partial(self._exchange, effect, call)
         try:
@@ -256,7 +264,7 @@ class RemoteBackend(Backend):
             raise
         return reply
 
-    def _exchange(self, effect: type[Send | Open], call: Call, request: Request) -> Flow[Reply]:
+    def _exchange(self, effect: Callable[..., Effect], call: Call, request: Request) -> Flow[Reply]:
         begun = time.perf_counter()
         try:
             reply: Reply = yield effect(request, call.attempt_timeout)

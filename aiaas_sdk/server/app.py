@@ -25,7 +25,7 @@ from aiaas_sdk.server.callers import request_id
 from aiaas_sdk.server.errors import RefusedError, error_body, in_openai_form, phrase, refusal
 from aiaas_sdk.server.hosting import QUEUE, Hosting, Targets
 
-__all__ = ["App", "create_app"]
+__all__ = ["App", "create_app", "refused"]
 
 logger = logging.getLogger("aiaas_sdk.server")
 _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
@@ -72,7 +72,7 @@ class App:
         except Exception as error:
             if sending.started:  # an answer can't be taken back; the server closes the connection
                 raise
-            await _refuse(_refused(error), scope, receive, sending)
+            await _refuse(refused(error), scope, receive, sending)
 
     async def _performed(self, scope: Scope, receive: Receive, send: Send) -> None:
         _check_head(scope, self._hosts)
@@ -113,7 +113,8 @@ class _Sending:
 
 
 # ---------------------------------------------------------------- saying no
-def _refused(error: Exception) -> RefusedError:
+def refused(error: Exception) -> RefusedError:
+    """What a client is told of anything that a request may end with."""
     if isinstance(error, RefusedError):
         return error
     if isinstance(error, HTTPException):

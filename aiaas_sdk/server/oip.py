@@ -34,7 +34,7 @@ from aiaas_sdk.server.leaving import Attended
 from aiaas_sdk.wire import oip
 from aiaas_sdk.wire.status import clean
 
-__all__ = ["EXTENSIONS", "Endpoints"]
+__all__ = ["EXTENSIONS", "Endpoints", "described", "log_failure", "predicted"]
 
 logger = logging.getLogger("aiaas_sdk.server")
 
@@ -108,7 +108,7 @@ class Endpoints:
         hosted = self._hosting.named(request.path_params["model"])
         try:
             model = await hosted.version(request.path_params.get("version"))
-            return _json(oip.encode_metadata(_metadata(hosted, await model.info())))
+            return _json(oip.encode_metadata(described(hosted, await model.info())))
         except AiaasError as error:
             raise hosted.told(error) from error
 
@@ -141,16 +141,14 @@ class Endpoints:
     ) -> oip.Message:
         request: oip.InferRequest | None = None
         try:
-            model = await hosted.version(version)
+            model, limit = await hosted.within(version, allowed(headers, hosted.timeout))
             request = await _decoded(headers, body, await model.info())
             model = hosted.once(model) if retries_himself(headers) else model
-            answer = await _predicted(model, request, allowed(headers, hosted.timeout))
+            answer = await predicted(model, request, limit)
             return await _encoded(answer, request, hosted.name)
         except AiaasError as error:
             told = hosted.told(error)
-            if told.status >= 500:
-                which = clean(request.id, 80) if request is not None and request.id else "without id"
-                logger.error("request %s of model %r: %s", which, hosted.name, error, exc_info=error.__cause__)
+            log_failure(hosted, told, error, None if request is None else request.id)
             raise told from error
 
 
@@ -163,6 +161,13 @@ class _Infer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         named = scope["path_params"]
         await self._endpoints.infer(scope, receive, send, named["model"], named.get("version"))
+
+
+def log_failure(hosted: Hosted, told: RefusedError, error: AiaasError, id: str | None) -> None:
+    """What isn't the client's own mistake is the operator's to read, with the request's id."""
+    if told.status >= 500:
+        which = clean(id, 80) if id else "without id"
+        logger.error("request %s of model %r: %s", which, hosted.name, error, exc_info=error.__cause__)
 
 
 # ---------------------------------------------------------------- a request
@@ -217,7 +222,8 @@ def _timeout(request: oip.InferRequest, allowed: float | None) -> float | Unset:
     return limit if not value or (allowed is not None and seconds > allowed) else seconds
 
 
-async def _predicted(model: AsyncModel[Any, Any], request: oip.InferRequest, allowed: float | None) -> Prediction:
+async def predicted(model: AsyncModel[Any, Any], request: oip.InferRequest, allowed: float | None) -> Prediction:
+    """The model's answer to a request, for which so many seconds are allowed."""
     outputs = None if request.outputs is None else [output.name for output in request.outputs]
     return await model.predict(request.inputs, outputs=outputs, timeout=_timeout(request, allowed))
 
@@ -261,7 +267,7 @@ def _json(content: bytes) -> Response:
 
 
 # ---------------------------------------------------------------- what is known of a model
-def _metadata(hosted: Hosted, info: ModelInfo) -> oip.ModelMetadata:
+def described(hosted: Hosted, info: ModelInfo) -> oip.ModelMetadata:
     """Its signature, and in `parameters` the facts that a client of ours shows as its own."""
     facts = dict(info.metadata)
     if info.labels is not None:

@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from types import FrameType
 from typing import Any, Unpack
 
@@ -19,6 +19,7 @@ import uvicorn
 from aiaas_sdk.errors import ConfigError
 from aiaas_sdk.records.options import Options
 from aiaas_sdk.server.app import App, create_app
+from aiaas_sdk.server.beside import Beside, beside
 from aiaas_sdk.server.bodies import MAX_BODY, MAX_INFLATED
 from aiaas_sdk.server.connections import protocol_class
 from aiaas_sdk.server.hosting import QUEUE, Targets
@@ -46,6 +47,7 @@ def serve(
     max_inflated: int = MAX_INFLATED,
     queue: int = QUEUE,
     hosts: Collection[str] = (),
+    grpc_port: int | None = None,
     **options: Unpack[Options],
 ) -> None:
     """Serve models until SIGTERM or SIGINT; running requests are then finished. A second signal kills.
@@ -61,6 +63,7 @@ def serve(
         queue: calls of one model that may wait or run at once.
         hosts: further names under which it may be called. A server on the loopback interface answers to that
             one's own names only, so that pages of other sites can't reach it; another answers to any, or to these.
+        grpc_port: the port of the same protocol over gRPC, from the plugin aiaas-grpc; None for none.
         options: those of `load`, for each model whose backend takes them.
 
     Raises:
@@ -68,6 +71,7 @@ def serve(
         AiaasError: a model that is here can't be opened. One behind an endpoint may come later.
     """
     app = _app(targets, host, max_body, max_inflated, queue, hosts, options)
+    others = [] if grpc_port is None else [beside("grpc", app, host, grpc_port, max_body)]
     listener = _listening(host, port)
 
     def started() -> None:
@@ -77,7 +81,7 @@ def serve(
             announce(_url(listener), names)
 
     with contextlib.closing(listener), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_Server(app, started, drain_delay).run_on(listener))
+        runner.run(_Server(app, started, drain_delay, others).run_on(listener))
 
 
 @contextlib.contextmanager
@@ -90,6 +94,7 @@ def serve_in_thread(
     max_inflated: int = MAX_INFLATED,
     queue: int = QUEUE,
     hosts: Collection[str] = (),
+    grpc_port: int | None = None,
     **options: Unpack[Options],
 ) -> Iterator[str]:
     """Serve models in a thread of this process for the length of a `with`; it gives the server's URL.
@@ -97,9 +102,10 @@ def serve_in_thread(
     The arguments are those of `serve`.
     """
     app = _app(targets, host, max_body, max_inflated, queue, hosts, options)
+    others = [] if grpc_port is None else [beside("grpc", app, host, grpc_port, max_body)]
     listener = _listening(host, port)
     listens = threading.Event()
-    server = _Server(app, listens.set, 0.0)
+    server = _Server(app, listens.set, 0.0, others)
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -127,8 +133,9 @@ def serve_in_thread(
 class _Server(uvicorn.Server):
     """uvicorn's server with an end that loses no request."""
 
-    def __init__(self, app: App, on_start: Callable[[], None], drain_delay: float) -> None:
+    def __init__(self, app: App, on_start: Callable[[], None], drain_delay: float, others: Sequence[Beside]) -> None:
         super().__init__(_config(app))
+        self._others = others
         self._app, self._on_start, self._drain_delay = app, on_start, drain_delay
         self._end: float | None = None
 
@@ -136,10 +143,15 @@ class _Server(uvicorn.Server):
         """Open the models that are here, before anybody is let in, and serve."""
         try:
             await self._app.hosting.open()
+            for other in self._others:
+                await other.start()
         except BaseException:
             await self._app.hosting.close()
             raise
-        await self.serve(sockets=[listener])
+        try:
+            await self.serve(sockets=[listener])
+        finally:
+            await self._end_others(0)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -169,6 +181,7 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        others = asyncio.ensure_future(self._end_others(GRACE))
         held = [listener.dup() for listener in sockets or ()]
         for listening in (*self.servers, *(sockets or ())):
             listening.close()
@@ -178,7 +191,11 @@ class _Server(uvicorn.Server):
         end = time.monotonic() + _LINGER
         while self.server_state.connections and time.monotonic() < end:
             await asyncio.sleep(0.02)
+        await others  # the models close with what follows
         await super().shutdown(sockets)
+
+    async def _end_others(self, seconds: float) -> None:
+        await asyncio.gather(*(other.stop(seconds) for other in self._others))
 
     async def _sweep(self, listener: socket.socket) -> None:
         """Take in who has connected already, and close: the kernel resets those who are left waiting."""
