@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from aiaas_sdk import seam
 from aiaas_sdk.address import Address, parse
+from aiaas_sdk.deferring import Deferred
 from aiaas_sdk.engine import Engine
 from aiaas_sdk.errors import (
     AddressError,
@@ -28,7 +29,7 @@ from aiaas_sdk.policies import around_request
 from aiaas_sdk.records.options import ENGINE_OPTIONS, Options
 from aiaas_sdk.records.prediction import Prediction
 from aiaas_sdk.records.secret import hide
-from aiaas_sdk.registry import backend_class
+from aiaas_sdk.registry import at_hand, backend_class
 
 if TYPE_CHECKING:
     import torch
@@ -85,8 +86,12 @@ def load_async(address: Where, **options: Unpack[Options]) -> AsyncModel[Any, An
 def load_async(
     address: Where, *, input: type[Any] | None = None, output: type[Any] | None = None, **options: Unpack[Options]
 ) -> AsyncModel[Any, Any]:
-    """The awaited twin of `load`: `async with load_async(address) as model`, or use it at once."""
-    engine, own = _engine(address, options)
+    """The awaited twin of `load`: `async with load_async(address) as model`, or use it at once.
+
+    A plugin that isn't imported yet is imported when the model is opened, in a thread and within the deadline; what
+    is wrong with its address or options is told then.
+    """
+    engine, own = _engine(address, options, _serving_soon)
     again = partial(_again, load_async, address, input, output)
     return AsyncModel(engine, own, around_request, again, _schema(input, output))
 
@@ -105,15 +110,28 @@ def _schema(input: type[Any] | None, output: type[Any] | None) -> Schema | None:
     return Schema(input, output)
 
 
-def _engine(address: Where, options: Any) -> tuple[Engine, Mapping[str, Any]]:
+def _engine(address: Where, options: Any, make: seam.Make | None = None) -> tuple[Engine, Mapping[str, Any]]:
     """What a model and its views share, and the options of its calls."""
-    serving, own = seam.serving(_serving, address, options)
+    serving, own = seam.serving(make or _serving, address, options)
     return seam.known(Engine(serving, _sender, _async_sender), address), own
 
 
 def _serving(address: Where, options: Any) -> tuple[Any, Mapping[str, Any]]:
     found = find(address, options)
-    return _routed(found) if found.route else _backend(found.members[0]), found.options
+    return _made(found), found.options
+
+
+def _serving_soon(address: Where, options: Any) -> tuple[Any, Mapping[str, Any]]:
+    """As `_serving`, without an import that may take its time."""
+    found = find(address, options)
+    if all(at_hand(member.address.scheme) for member in found.members):
+        return _made(found), found.options
+    named = Address("route", found.text, None, found.text) if found.route else found.members[0].address
+    return Deferred(named.scheme, named, partial(_made, found)), found.options
+
+
+def _made(found: Found) -> Any:
+    return _routed(found) if found.route else _backend(found.members[0])
 
 
 def _backend(member: Member) -> Any:

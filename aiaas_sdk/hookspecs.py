@@ -1,16 +1,29 @@
-"""The hooks of plugins: of a backend (entry points of `aiaas_sdk.backends`), and of an observer (of
-`aiaas_sdk.observers`, or handed to `aiaas_sdk.observe`).
+"""The hooks of plugins. A plugin is a module that an entry point names, with functions that `hookimpl` marks.
+
+| group of the entry point | its name | hook |
+|---|---|---|
+| aiaas_sdk.backends | a scheme | aiaas_backend |
+| aiaas_sdk.policies | what the option `policies` calls it | aiaas_policy |
+| aiaas_sdk.architectures | what a bundle calls it | aiaas_architecture |
+| aiaas_sdk.commands | a command of `aiaas` | aiaas_command |
+| aiaas_sdk.observers | any | aiaas_call_started, aiaas_attempt_finished, aiaas_call_finished, aiaas_observes |
+
+All but observers are imported when somebody asks for that name, and not before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
+    from aiaas_sdk.records.call import Around
     from aiaas_sdk.records.events import AttemptEvent, CallEvent
+
+API = 1
+"""The version of what plugins are written against. A module that says `aiaas_api = 2` is refused here."""
 
 hookspec = pluggy.HookspecMarker("aiaas_sdk")
 hookimpl = pluggy.HookimplMarker("aiaas_sdk")
@@ -19,6 +32,21 @@ hookimpl = pluggy.HookimplMarker("aiaas_sdk")
 @hookspec(firstresult=True)
 def aiaas_backend(scheme: str) -> type[Any]:  # type: ignore[empty-body]
     """Give the class that serves `scheme`: a subclass of LocalBackend or RemoteBackend."""
+
+
+@hookspec(firstresult=True)
+def aiaas_policy(name: str) -> Around:  # type: ignore[empty-body]
+    """Give what wraps each request of a call to an endpoint: `(call, request, proceed)` -> the flow of the reply."""
+
+
+@hookspec(firstresult=True)
+def aiaas_architecture(name: str) -> type[Any]:  # type: ignore[empty-body]
+    """Give the `torch.nn.Module` class that bundles call `name`."""
+
+
+@hookspec(firstresult=True)
+def aiaas_command(name: str) -> Callable[..., None]:  # type: ignore[empty-body]
+    """Give the function of `aiaas name`: its parameters are typed as Typer's are, its docstring is the help."""
 
 
 # What follows is called in the thread or event loop of the call, which waits for it.

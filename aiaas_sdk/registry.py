@@ -1,6 +1,6 @@
-"""The plugins: which backend serves which scheme, and which observers are installed. All are found by entry point.
+"""The plugins: who serves which scheme, and the other kinds that `hookspecs` tells of. All are found by entry point.
 
-A backend is imported only when it is asked for.
+Each is imported only when somebody asks for it, so that a broken one harms nobody else.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
 from typing import Any
@@ -16,20 +17,52 @@ from typing import Any
 import pluggy
 
 from aiaas_sdk import hookspecs
-from aiaas_sdk.errors import BackendNotInstalledError, PluginLoadError
+from aiaas_sdk._version import __version__
+from aiaas_sdk.errors import BackendNotInstalledError, ConfigError, PluginLoadError
 from aiaas_sdk.records.model import BackendInfo
+from aiaas_sdk.signatures import check_backend
 
-__all__ = ["GROUP", "OBSERVERS", "available_backends", "backend_class", "managed", "observers"]
+__all__ = [
+    "COMMANDS",
+    "GROUP",
+    "KNOWN",
+    "OBSERVERS",
+    "POLICIES",
+    "at_hand",
+    "available_backends",
+    "backend_class",
+    "command",
+    "commands",
+    "managed",
+    "observers",
+    "offered",
+    "policy",
+]
 
 GROUP = "aiaas_sdk.backends"
 OBSERVERS = "aiaas_sdk.observers"
+POLICIES = "aiaas_sdk.policies"
+COMMANDS = "aiaas_sdk.commands"
 BUILT_IN = "aiaas-sdk"
-_broken: dict[str, str] = {}
-"""Why the last attempt to load a scheme failed; cleared when one succeeds."""
+KNOWN: Mapping[str, str] = {
+    "torch": "aiaas-sdk[torch]",
+    "onnx": "aiaas-onnx",
+    "grpc": "aiaas-grpc",
+    "hf": "aiaas-transformers",
+}
+"""Schemes that are known, and what to install for each; docs/backends.md has the same table."""
+
+Claims = Mapping[str, list[metadata.EntryPoint]]
+"""Who wants to be called by a name."""
+_broken: dict[metadata.EntryPoint, str] = {}
+"""Why the last attempt to load a backend failed; cleared when one succeeds."""
+_given: dict[tuple[str, str], tuple[Any, Any]] = {}
+"""By group and name: a plugin that was loaded, and what its hook gave."""
 
 
-def _claims() -> Mapping[str, list[metadata.EntryPoint]]:
-    return _read(_path())[0]
+# ---------------------------------------------------------------- reading entry points
+def _claims(group: str = GROUP) -> Claims:
+    return _read(_path())[0].get(group, {})
 
 
 def observers() -> tuple[metadata.EntryPoint, ...]:
@@ -49,17 +82,29 @@ def _stamp(folder: str) -> int:
 
 
 @lru_cache(1)
-def _read(
-    path: tuple[tuple[str, int], ...],
-) -> tuple[Mapping[str, list[metadata.EntryPoint]], tuple[metadata.EntryPoint, ...]]:
+def _read(path: tuple[tuple[str, int], ...]) -> tuple[Mapping[str, Claims], tuple[metadata.EntryPoint, ...]]:
     """Read again only when the path or a folder of it has changed: reading costs 0.1 ms for each distribution."""
-    found = metadata.entry_points()
-    claims: dict[str, list[metadata.EntryPoint]] = {}
-    for entry in found.select(group=GROUP):
-        claims.setdefault(entry.name, []).append(entry)
-    return claims, tuple(entry for entry in found.select(group=OBSERVERS) if not _missing(entry))
+    groups: dict[str, dict[str, list[metadata.EntryPoint]]] = {GROUP: {}, OBSERVERS: {}, POLICIES: {}, COMMANDS: {}}
+    for group, entry in _entry_points(groups):
+        groups[group].setdefault(entry.name, []).append(entry)
+    observers = [entry for entries in groups[OBSERVERS].values() for entry in entries]
+    return groups, tuple(entry for entry in observers if not _missing(entry))
 
 
+def _entry_points(groups: Collection[str]) -> list[tuple[str, metadata.EntryPoint]]:
+    """What is installed of these groups. A distribution whose entry points can't be read has none."""
+    try:
+        whole = metadata.entry_points()
+        return [(group, entry) for group in groups for entry in whole.select(group=group)]
+    except Exception:  # one that is damaged spoils the reading of all
+        found: dict[str, metadata.EntryPoints] = {}
+        for distribution in metadata.distributions():
+            with suppress(Exception):
+                found.setdefault(distribution.name, distribution.entry_points)
+        return [(group, entry) for own in found.values() for group in groups for entry in own.select(group=group)]
+
+
+# ---------------------------------------------------------------- saying what is there
 def available_backends() -> Mapping[str, BackendInfo]:
     """The installed backends by scheme. Imports none of them.
 
@@ -75,19 +120,21 @@ def _describe(scheme: str, entries: list[metadata.EntryPoint]) -> BackendInfo:
         state = f"broken: claimed by {_names(entries)}"
     elif missing := _missing(entries[0]):
         state = f"missing extra: {scheme} ({', '.join(missing)})"
-    elif scheme in _broken:
-        state = f"broken: {_broken[scheme]}"
-    dist = entries[0].dist
-    return BackendInfo(
-        scheme=scheme,
-        distribution=dist.name if dist else "unknown",
-        version=dist.version if dist else "unknown",
-        state=state,
-    )
+    elif entries[0] in _broken:
+        state = f"broken: {_broken[entries[0]]}"
+    return BackendInfo(scheme=scheme, distribution=_distribution(entries[0]), version=_version(entries[0]), state=state)
 
 
 def _names(entries: list[metadata.EntryPoint]) -> str:
-    return " and ".join(sorted(entry.dist.name if entry.dist else "unknown" for entry in entries))
+    return " and ".join(sorted(_distribution(entry) for entry in entries))
+
+
+def _distribution(entry: metadata.EntryPoint) -> str:
+    return (entry.dist.name if entry.dist else None) or "unknown"
+
+
+def _version(entry: metadata.EntryPoint) -> str:
+    return (entry.dist.version if entry.dist else None) or "unknown"
 
 
 def _missing(entry: metadata.EntryPoint) -> list[str]:
@@ -111,6 +158,7 @@ def _installed(name: str) -> bool:
     return True
 
 
+# ---------------------------------------------------------------- backends
 def backend_class(scheme: str, address: str) -> type[Any]:
     """Import the plugin that serves `scheme` and give its backend class.
 
@@ -118,63 +166,150 @@ def backend_class(scheme: str, address: str) -> type[Any]:
         BackendNotInstalledError: nobody serves it, or the extra that it needs isn't installed.
         PluginLoadError: the plugin is there and can't be used; a later call tries again.
     """
+    entry = _serving(scheme, address)
+    try:
+        cls: type[Any] = _asked(entry, "aiaas_backend", address, scheme=scheme)
+    except PluginLoadError as error:
+        _broken[entry] = error.message.partition(" can't be loaded: ")[2][:200]
+        raise
+    _broken.pop(entry, None)
+    return cls
+
+
+def at_hand(scheme: str) -> bool:
+    """Whether asking for a scheme takes no time: its plugin is one of ours, or is imported, or there is none."""
+    entries = _claims().get(scheme, [])
+    return len(entries) != 1 or _distribution(entries[0]) == BUILT_IN or _module(entries[0]) in sys.modules
+
+
+def _module(entry: metadata.EntryPoint) -> str:
+    return entry.value.partition(":")[0].strip()
+
+
+def _serving(scheme: str, address: str) -> metadata.EntryPoint:
     entries = _claims().get(scheme)
     if not entries:
-        known = ", ".join(sorted(_claims())) or "none"
+        installed = ", ".join(sorted(_claims())) or "none"
+        known = KNOWN.get(scheme)
+        hint = f'Install it: pip install "{known}"' if known else f"A plugin is often called aiaas-{scheme}"
         raise BackendNotInstalledError(
-            f"no installed backend serves {scheme!r}",
-            address=address,
-            hint=f"Installed are {known}; a plugin is often called aiaas-{scheme}: pip install aiaas-{scheme}",
+            f"no installed backend serves {scheme!r}", address=address, hint=f"{hint}. Installed are {installed}"
         )
     if len(entries) > 1:
-        raise PluginLoadError(
-            f"two distributions claim the scheme {scheme!r}: {_names(entries)}",
-            address=address,
-            hint="Uninstall one of them",
-        )
+        raise _contended("scheme", scheme, entries, address)
     if missing := _missing(entries[0]):
-        dist = entries[0].dist.name if entries[0].dist else BUILT_IN
         raise BackendNotInstalledError(
             f"the backend {scheme!r} needs {', '.join(missing)}",
             address=address,
-            hint=f'Install it: pip install "{dist}[{scheme}]"',
+            hint=f'Install it: pip install "{_distribution(entries[0])}[{scheme}]"',
         )
-    return _load(entries[0], address)
+    return entries[0]
 
 
-def _load(entry: metadata.EntryPoint, address: str) -> type[Any]:
+def _contended(kind: str, name: str, entries: list[metadata.EntryPoint], address: str | None) -> PluginLoadError:
+    return PluginLoadError(
+        f"two distributions claim the {kind} {name!r}: {_names(entries)}", address=address, hint="Uninstall one of them"
+    )
+
+
+# ---------------------------------------------------------------- other kinds
+def policy(name: str) -> Any:
+    """The policy that a plugin calls so.
+
+    Raises:
+        ConfigError: none does. PluginLoadError: one does, and can't be used.
+    """
+    return _asked(_only(POLICIES, "policy", name), "aiaas_policy", name=name)
+
+
+def commands() -> Mapping[str, str]:
+    """The commands that plugins bring, each with who brings it. Imports none of them."""
+    return {name: _names(entries) for name, entries in sorted(_claims(COMMANDS).items())}
+
+
+def command(name: str) -> Any:
+    """The function of a command that a plugin brings; raises as `policy`."""
+    return _asked(_only(COMMANDS, "command", name), "aiaas_command", name=name)
+
+
+def _only(group: str, kind: str, name: str) -> metadata.EntryPoint:
+    entries = _claims(group).get(name, [])
+    if len(entries) == 1:
+        return entries[0]
+    if entries:
+        raise _contended(kind, name, entries, None)
+    installed = ", ".join(sorted(_claims(group))) or "none"
+    raise ConfigError(f"no installed plugin has a {kind} {name!r}", hint=f"Installed are {installed}")
+
+
+# ---------------------------------------------------------------- loading
+def _asked(entry: metadata.EntryPoint, hook: str, address: str | None = None, **facts: str) -> Any:
+    """Import the plugin, and give what its hook gives; PluginLoadError says whose it is and what is wrong."""
     try:
-        cls = _registered(entry.load(), entry.name)
-    except (KeyboardInterrupt, MemoryError, PluginLoadError):
+        return offered(entry.load(), hook, entry.group, **facts)
+    except (KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:  # an import may even call sys.exit
-        dist = entry.dist.name if entry.dist else "unknown"
-        _broken[entry.name] = f"{type(error).__name__}: {error}"[:200]
+        kind = hook.removeprefix("aiaas_")
         raise PluginLoadError(
-            f"the plugin for {entry.name!r} (distribution {dist}) can't be loaded: {_broken[entry.name]}",
+            f"the {kind} plugin {entry.name!r} (distribution {_distribution(entry)} {_version(entry)}) "
+            f"can't be loaded: {type(error).__name__}: {error}"[:500],
             address=address,
-            hint="Mend or uninstall it; other backends work on",
+            hint=_cure(entry),
         ) from error
-    _broken.pop(entry.name, None)
-    return cls
 
 
-def _registered(plugin: Any, scheme: str) -> type[Any]:
-    """Each plugin has a manager of its own, so that one's hooks can't answer for another's scheme."""
-    if inspect.isclass(plugin):
-        raise TypeError(f"the entry point names the class {plugin.__name__}; it must name the plugin's module")
-    cls = managed(plugin).aiaas_backend(scheme=scheme)
-    if not inspect.isclass(cls):
-        raise TypeError("its hook aiaas_backend gave no class")
-    return cls
+def _cure(entry: metadata.EntryPoint) -> str:
+    """What to do about a plugin that can't be loaded: one that is written for another version says so itself."""
+    asks = [wanted for wanted in (entry.dist.requires or [] if entry.dist else []) if _project(wanted) == BUILT_IN]
+    versions = f" (it asks for {asks[0]}; this is {BUILT_IN} {__version__})" if asks else ""
+    return f"Mend, upgrade or uninstall it{versions}; all others work on"
+
+
+def offered(plugin: Any, hook: str, group: str, **facts: str) -> Any:
+    """What the hook of a plugin gives, checked. Asked again for the same, it gives the same.
+
+    Raises:
+        Exception: it can't be used; the text says why.
+    """
+    (name,) = facts.values()
+    known = _given.get((group, name))
+    if known is not None and known[0] is plugin:
+        return known[1]
+    hooks = getattr(managed(plugin), hook)
+    if not hooks.get_hookimpls():
+        raise TypeError(f"it has no hook {hook}: write that function, and mark it with aiaas_sdk.hookspecs.hookimpl")
+    given = hooks(**facts)
+    if hook == "aiaas_backend":
+        check_backend(given)
+    elif hook == "aiaas_architecture":
+        _check_class(given, hook)
+    elif not callable(given):
+        raise TypeError(f"its hook {hook} gave {_called(given)}, which can't be called")
+    _given[group, name] = plugin, given
+    return given
+
+
+def _check_class(given: Any, hook: str) -> None:
+    if not inspect.isclass(given):
+        raise TypeError(f"its hook {hook} gave {_called(given)}, which is no class")
+
+
+def _called(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
 
 
 def managed(plugin: Any) -> Any:
-    """The hooks of one plugin, by name, from a manager of its own.
+    """The hooks of one plugin, by name, from a manager of its own: one's hooks can't answer for another's name.
 
     Raises:
         Exception: a hook of it isn't known, or takes something that isn't offered; the text names it.
     """
+    if inspect.isclass(plugin):
+        raise TypeError(f"the entry point names the class {plugin.__name__}; it must name the plugin's module")
+    wanted = getattr(plugin, "aiaas_api", hookspecs.API)
+    if wanted != hookspecs.API:
+        raise TypeError(f"it is written for version {wanted} of the plugin API, and this is version {hookspecs.API}")
     manager = pluggy.PluginManager("aiaas_sdk")
     manager.add_hookspecs(hookspecs)
     manager.register(plugin)

@@ -1,17 +1,20 @@
 """Architectures by name: what a bundle may name, since it can't name code to import.
 
-A name comes from an entry point of the group `aiaas_sdk.architectures`, or from the decorator `architecture` in a
+A name comes from an entry point of the group `aiaas_sdk.architectures`, which names the class or a module with the
+hook `aiaas_architecture`, or from the decorator `architecture` in a
 module that the user imported. A class may have a class method `configure(inputs, labels)` that gives its arguments
 for a signature; `create` asks it.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any, TypeVar
 
+from aiaas_sdk import registry
 from aiaas_sdk.errors import ConfigError, PluginLoadError, UnsafeBundleError
 
 __all__ = ["GROUP", "architecture", "class_of", "name_of", "names"]
@@ -82,6 +85,8 @@ def _load(name: str) -> type[Any]:
         )
     try:
         cls = entry.load()
+        if inspect.ismodule(cls):
+            cls = registry.offered(cls, "aiaas_architecture", GROUP, name=name)
     except (Exception, SystemExit) as error:
         where = entry.dist.name if entry.dist else "unknown"
         raise PluginLoadError(

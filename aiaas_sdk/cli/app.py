@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from aiaas_sdk._version import __version__
+from aiaas_sdk.cli.commands import Commands
 from aiaas_sdk.cli.describing import described
 from aiaas_sdk.cli.exits import CODES, UNEQUAL, guarded
 from aiaas_sdk.cli.parameters import (
@@ -29,7 +30,7 @@ from aiaas_sdk.cli.parameters import (
     options,
 )
 from aiaas_sdk.cli.printing import document, table
-from aiaas_sdk.errors import AiaasError
+from aiaas_sdk.errors import AiaasError, ConfigError
 
 __all__ = ["app"]
 
@@ -37,6 +38,7 @@ _EXITS = "Exit codes:\n\n    " + CODES.replace("\n", "\n    ")
 
 app = typer.Typer(
     name="aiaas",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -76,6 +78,9 @@ def serve(
     targets: Annotated[list[str], typer.Argument(help="Addresses; NAME=ADDRESS gives a model another name.")],
     host: Annotated[str, typer.Option(help="The interface to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for any free one.")] = 8000,
+    grpc_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Speak gRPC, too, on this port; needs aiaas-grpc.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Tell the URL and the models as one JSON document.")] = False,
     imports: Imports = None,
     debug: Debug = False,
@@ -95,15 +100,16 @@ def serve(
     """
 
     def announce(url: str, names: tuple[str, ...]) -> None:
-        told = document({"url": url, "models": names}) if as_json else f"serving {', '.join(names)} at {url}"
-        print(told, flush=True)
+        urls = {"url": url} if grpc_port is None else {"url": url, "grpc": f"grpc://{host}:{grpc_port}"}
+        told = f"serving {', '.join(names)} at {' and '.join(urls.values())}"
+        print(document({**urls, "models": names}) if as_json else told, flush=True)
 
     with guarded(as_json=as_json, debug=debug):
         import_all(imports)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         from aiaas_sdk.server import serve as serving  # says which extra is missing
 
-        serving(targets, host=host, port=port, announce=announce)
+        serving(targets, host=host, port=port, announce=announce, grpc_port=grpc_port)
 
 
 @app.command(epilog=_EXITS)
@@ -362,6 +368,35 @@ def backends(
             return
         lines = [(one.scheme, one.distribution, one.version, one.state) for one in found.values()]
         print(table([("scheme", "distribution", "version", "state"), *lines]))
+
+
+@app.command("new-backend", epilog=_EXITS)
+def new_backend(
+    name: Annotated[str, typer.Argument(help="The scheme of its addresses, such as my-model.")],
+    local: Annotated[bool, typer.Option("--local", help="For models in this process.")] = False,
+    remote: Annotated[bool, typer.Option("--remote", help="For models behind an endpoint.")] = False,
+    into: Annotated[Path, typer.Option("--into", metavar="FOLDER", help="Where its folder goes.")] = Path(),
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write a package for a backend of your own: code, tests, README, CI.
+
+    For example:
+
+        aiaas new-backend my-model --local
+        cd aiaas-my-model && pip install -e ".[test]" && pytest
+
+    Its tests pass as it is written, the conformance suite among them; change
+    it step by step into yours. The documentation has the contract.
+    """
+    with guarded(as_json=as_json, debug=debug):
+        from aiaas_sdk.cli.new_backend import write
+
+        if local == remote:
+            raise ConfigError("a backend is local or remote", hint="Give one of --local and --remote")
+        folder, written = write(name, "local" if local else "remote", into)
+        told = f"{folder}: {', '.join(written)}\nNext: cd {folder} && pip install -e '.[test]' && pytest"
+        print(document({"folder": folder, "files": written}) if as_json else told)
 
 
 @app.command(epilog=_EXITS)

@@ -6,15 +6,18 @@ order there is:
 3. limits: it waits for a place among those in flight, and for its turn;
 4. breaker: it fails at once where the endpoint keeps failing.
 
+Policies of plugins, where the option `policies` names some, stand before all of these, in that order.
+
 Then the attempt itself, bounded by `attempt_timeout`. `timeout` is the deadline of all of it, pauses included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from aiaas_sdk import registry
 from aiaas_sdk.errors import ConfigError, UnsupportedOperationError
 from aiaas_sdk.records.call import Around
 from aiaas_sdk.records.policies import Breaker, Hedge, Limits, Retry
@@ -42,7 +45,16 @@ def around_request(options: Mapping[str, Any]) -> Around | None:
             raise ConfigError(f"{name} is a {type(settings).__name__}", hint=f"Give aiaas.{given}(...) or None")
         policy = _policy(name, settings)
         composed = policy if composed is None else _within(policy, composed)
+    for name in reversed(_named(options.get("policies") or ())):
+        brought = registry.policy(name)
+        composed = brought if composed is None else _within(brought, composed)
     return composed
+
+
+def _named(names: Any) -> Sequence[str]:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ConfigError("policies is no list of names", hint='Give names: policies=["audit"]')
+    return tuple(names)
 
 
 def _within(outer: Around, inner: Around) -> Around:

@@ -29,6 +29,8 @@ LONGEST = 100
 """Characters of a file's name; file systems take 255 bytes."""
 UNUSED = "aiaas_unused"
 """The property of a test's report that takes what wasn't used to the summary, from another process too (xdist)."""
+CONFORMANCE = "aiaas_conformance"
+"""The property that takes the outcome of a check of the conformance suite there."""
 _OTHER = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -99,6 +101,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     reports = [report for listed in terminalreporter.stats.values() for report in listed]
+    _tell_conformance(terminalreporter, reports)
     told = dict.fromkeys(
         value
         for report in reports
@@ -109,6 +112,22 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("aiaas: recorded calls that no test asked for")
         for line in told:
             terminalreporter.line(line)
+
+
+def _tell_conformance(terminalreporter: Any, reports: Iterable[Any]) -> None:
+    """What came of each conformance suite of the run."""
+    suites: dict[str, list[Any]] = {}
+    for report in reports:
+        for name, value in getattr(report, "user_properties", ()):
+            if name == CONFORMANCE and getattr(report, "when", None) == "call":
+                suites.setdefault(value[0], []).append(value[1:])
+    if not suites:
+        return
+    from aiaas_sdk.testing.conformance.reporting import Outcome, Report
+
+    terminalreporter.section("aiaas: conformance")
+    for suite, outcomes in suites.items():
+        terminalreporter.line(f"{suite}: {Report(tuple(Outcome(*outcome) for outcome in outcomes)).told()}")
 
 
 # ---------------------------------------------------------------- recordings
