@@ -327,7 +327,11 @@ class Stream(Generic[T]):
                 if type(effect) is Emit:
                     return effect.item
                 try:
-                    self._outcome, step = self._perform(effect), self._flow.send
+                    if type(effect) is Read:  # not by _perform: there is one for each piece of a stream
+                        self._outcome = self._sender.read(effect.reply, nearest(self._deadline, effect.timeout))
+                    else:
+                        self._outcome = self._perform(effect)
+                    step = self._flow.send
                 except Exception as error:
                     self._outcome, step = error, self._flow.throw
         except StopIteration as stop:
@@ -349,8 +353,6 @@ class Stream(Generic[T]):
                 self._release()
                 self._opened = self._sender.open(request, nearest(self._deadline, timeout))
                 return self._opened
-            case Read(reply, timeout):
-                return self._sender.read(reply, nearest(self._deadline, timeout))
             case Sleep(seconds):
                 return time.sleep(within(self._deadline, seconds))
             case Wait(future, what, timeout):
@@ -433,7 +435,11 @@ class AsyncStream(Generic[T]):
                 if type(effect) is Emit:
                     return effect.item
                 try:
-                    self._outcome, step = await self._perform(effect), self._flow.send
+                    if type(effect) is Read:
+                        self._outcome = await self._sender.read(effect.reply, nearest(self._deadline, effect.timeout))
+                    else:
+                        self._outcome = await self._perform(effect)
+                    step = self._flow.send
                 except Exception as error:
                     self._outcome, step = error, self._flow.throw
         except StopIteration as stop:
@@ -455,8 +461,6 @@ class AsyncStream(Generic[T]):
                 await self._release()
                 self._opened = await self._sender.open(request, nearest(self._deadline, timeout))
                 return self._opened
-            case Read(reply, timeout):
-                return await self._sender.read(reply, nearest(self._deadline, timeout))
             case Sleep(seconds):
                 return await asyncio.sleep(within(self._deadline, seconds))
             case Wait(future, what, timeout):

@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 
 from aiaas_sdk.errors import AiaasError
 from aiaas_sdk.flow import Begun, Buffer, Reply, Request
-from aiaas_sdk.transport.courier import Courier
+from aiaas_sdk.transport.connection import Connection
+from aiaas_sdk.transport.courier import Courier, failed, reading
 from aiaas_sdk.transport.plain import in_threads, wait_ready
 from aiaas_sdk.transport.steps import READ, WRITE, Awaited, Ready, Settled, Step, Steps, left
 from aiaas_sdk.transport.threads import started
+from aiaas_sdk.transport.watching import Watch
 
 __all__ = ["AsyncHttpSender", "perform"]
 
@@ -49,7 +51,17 @@ class AsyncHttpSender:
 
     async def read(self, reply: Reply, until: float | None) -> Buffer:
         """The next piece of an opened reply; empty at its end."""
-        return await perform(self._courier.read(reply, until), self._wait)
+        exchange = reading(reply)
+        link, answer = exchange.link, exchange.answer
+        if link is not None and not answer.pieces:
+            watch = _watch(link)
+            if watch is None:
+                return await perform(self._courier.read(reply, until), self._wait)
+            try:
+                await watch.receive(link, answer, until)  # type: ignore[arg-type]  # where it is a connection of ours
+            except BaseException as error:
+                failed(exchange, error)
+        return self._courier.received(exchange)
 
     async def release(self, reply: Reply) -> None:
         """Give back an opened reply's connection."""
@@ -105,6 +117,16 @@ async def perform(steps: Steps[T], wait: Callable[[Step], Awaitable[Any]] = _wai
         return stop.value  # type: ignore[no-any-return]
     finally:
         steps.close()
+
+
+def _watch(link: Any) -> Watch | None:
+    """The watch on a connection of ours in this loop; None where there can't be one."""
+    if type(link) is not Connection:
+        return None
+    loop, watch = asyncio.get_running_loop(), link.watch
+    if watch is None or (watch.loop is not loop and watch.end()):
+        watch = link.watch = Watch(loop, link.fileno(), _wait)
+    return watch if watch.loop is loop else None
 
 
 async def _wait_ready(step: Ready) -> int:

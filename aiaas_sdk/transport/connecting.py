@@ -47,7 +47,7 @@ def connect(origin: Origin, network: Network, until: float | None) -> Steps[Conn
     path: Any = network.unix_socket
     context = tls.context(network) if origin.secure else None
     try:
-        sock = yield from _reached(origin, limit) if path is None else _met(path, limit)
+        sock = yield from _reached(origin, network, limit) if path is None else _met(path, limit)
         if context is not None:
             sock = yield from _secured(sock, origin, context, limit)
     except ConnectError:
@@ -63,8 +63,11 @@ def _through(path: str | None) -> str:
     return "" if path is None else f" through the Unix socket {path}"
 
 
-def _reached(origin: Origin, limit: float) -> Steps[socket.socket]:
-    addresses = yield from _resolved(origin, limit)
+def _reached(origin: Origin, network: Network, limit: float) -> Steps[socket.socket]:
+    found = yield from _resolved(origin, limit)
+    addresses = [entry for entry in found if network.admits(entry[1][0])]
+    if found and not addresses:
+        raise ConnectError(f"{origin.host} is at no address that may be asked", retryable=False)
     for position, (family, address) in enumerate(addresses, 1):
         now = time.monotonic()
         share = now + (limit - now) / (len(addresses) - position + 1)

@@ -6,12 +6,14 @@ import select
 import socket
 import ssl
 import sys
+from collections.abc import Callable
 
 from aiaas_sdk.transport.answer import Answer
 from aiaas_sdk.transport.message import Message, Outgoing
 from aiaas_sdk.transport.origin import Origin
 from aiaas_sdk.transport.parsers import Parser, make_parser
-from aiaas_sdk.transport.steps import READ, WRITE, Steps, left, ready
+from aiaas_sdk.transport.steps import READ, WRITE, Ready, Steps, left, ready
+from aiaas_sdk.transport.watching import Watch
 
 __all__ = ["Connection", "readable"]
 
@@ -25,17 +27,28 @@ HAS_POLL = hasattr(select, "poll")  # Windows has only select
 
 
 class Connection:
-    """Carries one request after another. `sent`: bytes of the present request that went out."""
+    """Carries one request after another.
+
+    `sent`: bytes of the present request that went out. `first`: what has to be waited for before the first attempt to
+    receive (READ, or 0). `watch`: what an event loop has on the socket between two reads of an opened reply; it ends
+    with the answer.
+    """
 
     def __init__(self, sock: socket.socket, origin: Origin) -> None:
         self._sock, self._fd, self.origin = sock, sock.fileno(), origin
         self._secure = isinstance(sock, ssl.SSLSocket)
+        # what TLS has decrypted already doesn't show on the socket, so waiting comes second there
+        self.first = 0 if self._secure else READ
         self._vectored = not self._secure and hasattr(sock, "sendmsg")  # Windows has none
         # elsewhere a mark that the receive buffer can't hold would never be reached; Linux lowers it
         tcp = sock.family != getattr(socket, "AF_UNIX", None)
         self._paced, self._mark = sys.platform == "linux" and tcp and not self._secure, 1
         self._parser: Parser | None = None
+        self.watch: Watch | None = None
         self.sent = 0
+
+    def fileno(self) -> int:
+        return self._fd
 
     # ------------------------------------------------------------ a request
     def start(self, message: Message, answer: Answer, until: float | None) -> Steps[None]:
@@ -57,6 +70,16 @@ class Connection:
         """Receive until there is another piece, or the answer is done."""
         while not (answer.done or answer.pieces):
             yield from self._receive(answer, until)
+
+    def receive(self, answer: Answer, until: float | None, wait: Callable[[Ready], int]) -> None:
+        """As `more`, for who can wait at once: for each piece of a stream steps cost as much as all the rest."""
+        want = self.first
+        while not (answer.done or answer.pieces):
+            if want:
+                wait(Ready(self._fd, want, until))
+            else:
+                left(until)
+            want = self.attempt(answer) or self.first
 
     # ------------------------------------------------------------ out
     def _send(self, outgoing: Outgoing, answer: Answer, until: float | None) -> Steps[None]:
@@ -108,16 +131,23 @@ class Connection:
 
     # ------------------------------------------------------------ in
     def _receive(self, answer: Answer, until: float | None) -> Steps[None]:
-        if self._secure:
-            left(until)  # what TLS has decrypted already doesn't show on the socket, so waiting comes second
+        if self.first:
+            yield from ready(self._fd, self.first, until)
         else:
-            yield from ready(self._fd, READ, until)
+            left(until)
+        want = self.attempt(answer)
+        if want:
+            yield from ready(self._fd, want, until)
+
+    def attempt(self, answer: Answer) -> int:
+        """Take what has come; gives what has to be waited for before the next attempt (READ, WRITE or 0)."""
         try:
             self._pull(answer)
         except ssl.SSLWantWriteError:
-            yield from ready(self._fd, WRITE, until)
+            return WRITE
         except (BlockingIOError, ssl.SSLWantReadError):
-            yield from ready(self._fd, READ, until)
+            return READ
+        return 0
 
     def _pull(self, answer: Answer) -> None:
         """Take what has come; straight into its place where the length is known."""
@@ -138,7 +168,10 @@ class Connection:
         answer.check()
         if answer.done:
             self._parser.forget()
-        self._pace(answer)
+            if self.watch is not None and not self.watch.end():
+                answer.reusable = False
+        elif answer.room is not None:
+            self._pace(answer)
 
     def _drop_parser(self) -> None:
         if self._parser is not None:
@@ -164,7 +197,10 @@ class Connection:
 
     def close(self) -> None:
         self._drop_parser()
-        self._sock.close()
+        if self.watch is None:
+            self._sock.close()
+        else:
+            self.watch.close(self._sock)
 
 
 def readable(sock: socket.socket) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from aiaas_sdk.errors import AiaasError, ClosedError, ConnectError, ConnectionLostError
 from aiaas_sdk.flow import Reply, Request
@@ -19,7 +19,7 @@ from aiaas_sdk.transport.places import Place, Places
 from aiaas_sdk.transport.proxies import Proxy, proxy_for
 from aiaas_sdk.transport.steps import Steps
 
-__all__ = ["Courier"]
+__all__ = ["Courier", "failed", "reading"]
 
 
 class Link(Protocol):
@@ -88,20 +88,19 @@ class Courier:
 
     def read(self, reply: Reply, until: float | None) -> Steps[bytes]:
         """What comes next of an opened reply, at least one byte; empty at its end."""
-        exchange: Exchange = reply.handle
-        if exchange.released:
-            raise ClosedError("the reply was closed before it was read to its end")
-        link, answer = exchange.link, exchange.answer
-        if link is not None and not answer.pieces:
+        exchange = reading(reply)
+        if exchange.link is not None and not exchange.answer.pieces:
             try:
-                yield from _mapped(link, link.more(answer, until))
-            except BaseException:
-                exchange.link = None
-                exchange.leave()
-                raise
-            if answer.done:
-                self._put_back(exchange)
-        return answer.taken()
+                yield from exchange.link.more(exchange.answer, until)
+            except BaseException as error:
+                failed(exchange, error)
+        return self.received(exchange)
+
+    def received(self, exchange: Exchange) -> bytes:
+        """The piece that has come; the connection goes back at the answer's end."""
+        if exchange.answer.done and exchange.link is not None:
+            self._put_back(exchange)
+        return exchange.answer.taken()
 
     def release(self, reply: Reply) -> Steps[None]:
         """Give the connection back; it is closed where the reply wasn't read to its end."""
@@ -122,18 +121,16 @@ class Courier:
     def _answered(self, request: Request, until: float | None, whole: bool) -> Steps[Exchange]:
         exchange = Exchange(request)
         try:
-            yield from self._placed(exchange, until)
+            if exchange.network.connections is not None:
+                yield from self._placed(exchange, exchange.network.connections, until)
             yield from self._carried(exchange, request, until, whole)
         except BaseException:
             exchange.leave()
             raise
         return exchange
 
-    def _placed(self, exchange: Exchange, until: float | None) -> Steps[None]:
+    def _placed(self, exchange: Exchange, most: int, until: float | None) -> Steps[None]:
         """Wait for a place, where their number is limited."""
-        most = exchange.network.connections
-        if most is None:
-            return
         if self._process != os.getpid():  # nobody would give back what the parent's calls have
             self._process, self._places = os.getpid(), {}
         places = self._places.get(exchange.key)
@@ -187,26 +184,42 @@ class Courier:
             exchange.leave()
 
 
-def _exchanged(exchange: Exchange, link: Link, until: float | None) -> Steps[None]:
-    answer = exchange.answer
-    yield from _mapped(link, link.start(exchange.message, answer, until))
-    if answer.whole and not answer.done:
-        yield from _mapped(link, link.finish(answer, until))
+def reading(reply: Reply) -> Exchange:
+    """The exchange of an opened reply."""
+    exchange: Exchange = reply.handle
+    if exchange.released:
+        raise ClosedError("the reply was closed before it was read to its end")
+    return exchange
 
 
-def _mapped(link: Link, steps: Steps[None]) -> Steps[None]:
-    """The steps, whose failures come out as the package's own. Whatever fails, the connection is closed."""
+def failed(exchange: Exchange, error: BaseException) -> NoReturn:
+    """For what is being handled, and was raised by reading: it goes up as the package's own."""
+    link, exchange.link = exchange.link, None
+    assert link is not None
     try:
-        yield from steps
-    except AiaasError:
-        link.close()
-        raise
-    except TimeoutError:
-        link.close()
+        _fail(link, error)
+    finally:
+        exchange.leave()
+
+
+def _exchanged(exchange: Exchange, link: Link, until: float | None) -> Steps[None]:
+    """Sent, and received as far as it is wanted. Failures come out as the package's own, and close the connection."""
+    answer = exchange.answer
+    try:
+        yield from link.start(exchange.message, answer, until)
+        if answer.whole and not answer.done:
+            yield from link.finish(answer, until)
+    except BaseException as error:
+        _fail(link, error)
+
+
+def _fail(link: Link, error: BaseException) -> NoReturn:
+    """For what is being handled."""
+    link.close()
+    if isinstance(error, AiaasError):
+        raise error
+    if isinstance(error, TimeoutError):
         raise late(link.origin, connecting=False) from None
-    except OSError as error:
-        link.close()
+    if isinstance(error, OSError):
         raise (lost if link.sent else unreachable)(link.origin, error) from None
-    except BaseException:
-        link.close()
-        raise
+    raise error

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import select
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiaas_sdk.errors import ConfigError
 from aiaas_sdk.flow import Begun, Buffer, Reply, Request
-from aiaas_sdk.transport.courier import Courier
+from aiaas_sdk.transport.connection import Connection
+from aiaas_sdk.transport.courier import Courier, failed, reading
 from aiaas_sdk.transport.steps import READ, WRITE, Awaited, Ready, Settled, Step, Steps, left
 from aiaas_sdk.transport.threads import started
 
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["HttpSender", "in_threads", "perform", "wait_ready"]
 
 T = TypeVar("T")
-
-HAS_POLL = hasattr(select, "poll")
 
 
 class HttpSender:
@@ -44,7 +44,16 @@ class HttpSender:
 
     def read(self, reply: Reply, until: float | None) -> Buffer:
         """The next piece of an opened reply; empty at its end."""
-        return perform(self._courier.read(reply, until))
+        exchange = reading(reply)
+        link, answer = exchange.link, exchange.answer
+        if link is not None and not answer.pieces:
+            if type(link) is not Connection:
+                return perform(self._courier.read(reply, until))
+            try:
+                link.receive(answer, until, wait_ready)
+            except BaseException as error:
+                failed(exchange, error)
+        return self._courier.received(exchange)
 
     def release(self, reply: Reply) -> None:
         """Give back an opened reply's connection."""
@@ -129,17 +138,26 @@ def in_threads(step: Step) -> Step:
     return Settled(started(step.otherwise), step.until)
 
 
-def wait_ready(step: Ready) -> int:
+class _Last(threading.local):
+    """What this thread waited for last. Mostly the next wait is for the same, and a poll object is only a list."""
+
+    fd = want = -1
+    poll: select.poll
+
+
+_last = _Last()
+
+
+def _poll(step: Ready) -> int:
     """Which of what is wanted the socket can do. Raises TimeoutError."""
-    seconds = left(step.until)
-    return _poll(step, seconds) if HAS_POLL else _select(step, seconds)
-
-
-def _poll(step: Ready, seconds: float | None) -> int:
-    poll = select.poll()
-    poll.register(step.fd, (select.POLLIN if step.want & READ else 0) | (select.POLLOUT if step.want & WRITE else 0))
+    seconds, last = left(step.until), _last
+    if last.fd != step.fd or last.want != step.want:
+        asked = (select.POLLIN if step.want & READ else 0) | (select.POLLOUT if step.want & WRITE else 0)
+        poll = select.poll()
+        poll.register(step.fd, asked)
+        last.fd, last.want, last.poll = step.fd, step.want, poll
     # rounded up: a wait of 0 ms would come back too early, again and again
-    found = poll.poll(None if seconds is None else math.ceil(seconds * 1000))
+    found = last.poll.poll(None if seconds is None else math.ceil(seconds * 1000))
     if not found:
         raise TimeoutError
     events = found[0][1]
@@ -148,10 +166,14 @@ def _poll(step: Ready, seconds: float | None) -> int:
     return (READ if events & select.POLLIN else 0) | (WRITE if events & select.POLLOUT else 0)
 
 
-def _select(step: Ready, seconds: float | None) -> int:
-    """Where there is no poll (Windows); a failed connection shows as exceptional there."""
+def _select(step: Ready) -> int:
+    """The same where there is no poll (Windows); a failed connection shows as exceptional there."""
+    seconds = left(step.until)
     readers, writers = [step.fd] if step.want & READ else [], [step.fd] if step.want & WRITE else []
     readable, writable, failed = select.select(readers, writers, writers, seconds)
     if not (readable or writable or failed):
         raise TimeoutError
     return (READ if readable else 0) | (WRITE if writable or failed else 0)
+
+
+wait_ready = _poll if hasattr(select, "poll") else _select

@@ -42,6 +42,8 @@ class Events:
         """
         if not data:
             return []
+        if not (self._size or self._first or self._after_cr) and _lone(data):
+            return [Event("message", data[6:-2])]
         if self._after_cr and data[:1] == b"\n":  # CRLF, cut in its middle
             data = data[1:]
         self._after_cr = data[-1:] == b"\r" if data else False
@@ -84,3 +86,11 @@ class Events:
             self._data.append(value.removeprefix(b" "))
         elif name == b"event":
             self._type = value.removeprefix(b" ").decode("utf-8", "replace")
+
+
+def _lone(data: bytes) -> bool:
+    """Whether this is one event as most servers write it, and mostly all that comes at once: nothing to take apart."""
+    last = len(data) - 2
+    return (
+        data[:6] == b"data: " and data.find(b"\n") == last < MAX_EVENT and data[last:] == b"\n\n" and b"\r" not in data
+    )
