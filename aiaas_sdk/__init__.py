@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from aiaas_sdk.api import save as save
     from aiaas_sdk.architectures import architecture as architecture
     from aiaas_sdk.errors import *  # noqa: F403
+    from aiaas_sdk.fetching import fetch as fetch
+    from aiaas_sdk.fetching import fetch_async as fetch_async
     from aiaas_sdk.model import AsyncModel as AsyncModel
     from aiaas_sdk.model import Model as Model
     from aiaas_sdk.observing.observers import observe as observe
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from aiaas_sdk.records.comparison import Comparison as Comparison
     from aiaas_sdk.records.events import AttemptEvent as AttemptEvent
     from aiaas_sdk.records.events import CallEvent as CallEvent
+    from aiaas_sdk.records.fetching import Fetching as Fetching
     from aiaas_sdk.records.language import AsyncStream as AsyncStream
     from aiaas_sdk.records.language import Attachment as Attachment
     from aiaas_sdk.records.language import Delta as Delta
@@ -61,11 +64,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "api": ("create", "load", "load_async", "save"),
     "architectures": ("architecture",),
+    "fetching": ("fetch", "fetch_async"),
     "parity": ("compare",),
     "model": ("AsyncModel", "Model"),
     "observing.observers": ("observe",),
     "records.comparison": ("Comparison",),
     "records.events": ("AttemptEvent", "CallEvent"),
+    "records.fetching": ("Fetching",),
     "records.language": (
         "AsyncStream",
         "Attachment",

@@ -145,6 +145,9 @@ class Language(Verbs):
             return found
         except AiaasError as error:
             raise self._located(error, call, begun) from error.__cause__
+        except GeneratorExit:  # the caller had enough: he closed the stream, dropped it, or was cancelled
+            failed = False
+            raise
         finally:
             call.total = time.perf_counter() - begun
             self._engine.count(call, failed, begun)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -237,6 +238,24 @@ def test_each_question_to_the_model_counts(script: Script, scripted: Any) -> Non
     stats = scripted.stats()
     assert (stats.calls, stats.failures) == (5, 1)
     assert stats.seconds > 0
+
+
+@pytest.mark.parametrize("way", ["leave", "close", "raise", "drop"])
+def test_a_stream_that_its_reader_left_is_a_call_and_no_failure(script: Script, scripted: Any, way: str) -> None:
+    script.stream(["a", "b"])
+    stream = scripted.stream("go")
+    assert next(stream).text == "a"
+    if way == "leave":
+        with stream:
+            pass
+    elif way == "close":
+        stream.close()
+    elif way == "raise":
+        with pytest.raises(KeyError), stream:
+            raise KeyError("the reader's own")
+    del stream
+    gc.collect()
+    assert (scripted.stats().calls, scripted.stats().failures) == (1, 0)
 
 
 class Witness:

@@ -220,6 +220,8 @@ def test_a_stream_that_nobody_begins_asks_for_nothing(talking: Any) -> None:
     stream.close()
     del stream
     talking.stream("one two")
+    with talking.stream("one two"):
+        pass
     gc.collect()
     time.sleep(0.1)
     assert len(STEPS) == made

@@ -37,7 +37,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     shared = heads != key.shape[1]
     if shared and tokens == 1:
         # one token: the heads of a group serve as so many queries, and no key is repeated for them
-        folded = query.reshape(rows, key.shape[1], -1, width)
+        folded = query.reshape(rows, key.shape[1], heads // key.shape[1], width)
         return functional.scaled_dot_product_attention(folded, key, value, attn_mask=mask).view(rows, heads, 1, width)
     return functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=causal and tokens > 1, enable_gqa=shared
@@ -206,8 +206,8 @@ class Attention(nn.Module):
         if past is not None:
             key, value = past.put(layer, key, value)
         found = attend(query, key, value, mask, causal=causal)
-        answer: Tensor = self.output(found.transpose(1, 2).reshape(*x.shape[:2], -1))
+        answer: Tensor = self.output(found.transpose(1, 2).flatten(2))
         return answer
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], -1, self._width).transpose(1, 2)
+        return x.view(*x.shape[:2], x.shape[2] // self._width, self._width).transpose(1, 2)

@@ -33,7 +33,7 @@ from aiaas_sdk.errors import (
     UnavailableError,
     UnsupportedOperationError,
 )
-from aiaas_sdk.flow import Emit, Flow, Reply, Request, read
+from aiaas_sdk.flow import Emit, Flow, Read, Reply, Request, read
 from aiaas_sdk.hookspecs import hookimpl
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.chat import Chat, Embedded, Spoken
@@ -43,6 +43,8 @@ from aiaas_sdk.wire.sse import Events
 
 AFTER = 0.25
 """Seconds for which the end of a reply is waited for after `[DONE]`, so that its connection can be used again."""
+ABSENT = frozenset((404, 405, 501))
+"""Statuses of a path that isn't there, or takes no POST."""
 REQUEST_ID = "x-request-id"
 ENDS = ("/chat/completions", "/completions", "/embeddings")
 JSON = {"content-type": "application/json", "accept": "application/json"}
@@ -59,22 +61,28 @@ class Peer:
     name: str
     hosts: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
-    limit: str = "max_tokens"
     refuses: frozenset[str] = frozenset()
+    dialect: wire.Dialect = wire.PLAIN
 
+
+OWN = wire.Dialect(limit="max_completion_tokens")
+LLAMA = wire.Dialect(form="json_object", choice="auto", silence="")
 
 PEERS = (
     # its newer models refuse max_tokens, and it has never had top_k
-    Peer("openai", (".openai.com",), limit="max_completion_tokens", refuses=frozenset(("top_k",))),
-    Peer("azure", (".azure.com",), limit="max_completion_tokens", refuses=frozenset(("top_k",))),
+    Peer("openai", (".openai.com",), refuses=frozenset(("top_k",)), dialect=OWN),
+    Peer("azure", (".azure.com",), refuses=frozenset(("top_k",)), dialect=OWN),
     Peer("aiaas", owners=("aiaas",)),
     Peer("vllm", owners=("vllm",)),
-    Peer("llama-cpp", owners=("me", "llamacpp")),  # takes any model's name; no usage in streams
+    # drops n, and tools without tool_choice; no usage in streams; takes any model's name; a stream that fails before
+    # its first token is an empty one, and the answer to most wrong requests is 500
+    Peer("llama-cpp-python", owners=("me",), refuses=frozenset(("n",)), dialect=LLAMA),
+    Peer("llama.cpp", owners=("llamacpp",)),
     Peer("ollama", owners=("library",), refuses=frozenset(("n", "logprobs"))),
     Peer("tgi", owners=("tgi",), refuses=frozenset(("n",))),
-    # no [DONE]; usage in the last chunk; no embeddings
-    Peer("transformers", owners=("transformers", "huggingface"), refuses=frozenset(("n", "logprobs"))),
-    # LitServe lists no models, so it is unknown: another id in each chunk, the role in each delta, usage all zeros
+    # Two that can't be told: LitServe lists no models (another id in each chunk, the role in each delta, usage all
+    # zeros), and `transformers serve` names each model's own organisation (no [DONE], usage in the last chunk). What
+    # they leave out of `n` and `logprobs` is seen in the answer.
 )
 UNKNOWN = Peer("openai-compatible")
 
@@ -142,7 +150,7 @@ class OpenAIBackend(RemoteBackend):
         except UnavailableError:
             return False
         except (StatusError, ServerError, ModelNotFoundError) as error:
-            return error.status in (404, 405, 501)  # it is there, and lists no models
+            return error.status in ABSENT  # it is there, and lists no models
         return True
 
     # ------------------------------------------------------------ verbs
@@ -169,7 +177,13 @@ class OpenAIBackend(RemoteBackend):
         return wire.decode_embeddings(reply.body, len(texts))
 
     def refused(self, call: Call, reply: Reply) -> AiaasError:
-        """As every peer's, with the codes whose meaning no status has."""
+        """As every peer's, with the codes whose meaning no status has; many servers can chat and not embed."""
+        if call.verb == "embed" and reply.status in ABSENT and not wire.means_model(reply.body):
+            return UnsupportedOperationError(
+                f"{self.address} has no /embeddings: it answered {reply.status}",
+                hint="Its models don't embed, or the address's path isn't the one that the API is at",
+                status=reply.status,
+            )
         return wire.coded_error(reply.body, super().refused(call, reply))
 
     def _tolerant(self, call: Call, chat: Chat, ask: Any) -> Flow[Any]:
@@ -195,7 +209,7 @@ class OpenAIBackend(RemoteBackend):
                 raise UnsupportedOperationError(f"{self._peer.name} can't take the option {name!r}")
         if self._text:
             return wire.encode_completion(self._model, chat, stream=stream)
-        return wire.encode_chat(self._model, chat, limit=self._peer.limit, stream=stream)
+        return wire.encode_chat(self._model, chat, dialect=self._peer.dialect, stream=stream)
 
     def _get(self, path: str) -> Request:
         return Request("GET", f"{self._base}{path}{self._query}", network=self._network)
@@ -231,7 +245,7 @@ def _heard(call: Call, chat: Chat, reply: Reply) -> Flow[Spoken]:
     heard, limit = time.monotonic(), call.attempt_timeout
     try:
         while not answer.done:
-            data = yield from read(reply, None if limit is None else max(0.0, heard + limit - time.monotonic()))
+            data = yield Read(reply, None if limit is None else max(0.0, heard + limit - time.monotonic()))
             for event in events.feed(bytes(data)) if data else events.end():
                 for delta in answer.take(event.data):
                     yield Emit(delta)

@@ -77,7 +77,7 @@ class Attachment:
         data: its bytes.
         media_type: "image/png", "audio/wav", "application/pdf", ...
         name: a file's name, where the peer should see one.
-        url: where the peer finds it, instead of `data`. It isn't fetched here.
+        url: where the peer finds it, instead of `data`. It isn't fetched here; `aiaas.fetch` makes data of it.
     """
 
     data: bytes = b""

@@ -75,7 +75,7 @@ class Stats:
     """Counts since a model was loaded; a view made by `with_options` counts into the same numbers.
 
     Attributes:
-        calls, failures: calls that ended, and those of them that raised.
+        calls, failures: calls that ended, and those of them that raised; a stream that its reader left didn't.
         attempts: requests sent (0 for a local model).
         rows: rows answered.
         seconds: time spent in calls, summed.

@@ -43,6 +43,10 @@ class Network:
     transport: Any = field(default=None, hash=False)
     connections: int | None = None
 
+    def admits(self, address: str) -> bool:
+        """Whether a connection may go to this address (numeric); a name's others are tried instead."""
+        return True
+
     def __post_init__(self) -> None:
         for name in _FILES:
             object.__setattr__(self, name, _path(name, getattr(self, name)))

@@ -24,7 +24,10 @@ UNSET = Unset()
 
 
 class Options(TypedDict, total=False):
-    """Options of `load`, `load_async`, `route`, `create` and `with_options`."""
+    """Options of `load`, `load_async`, `route`, `create` and `with_options`.
+
+    `policies` names policies of plugins, which wrap each request outside all others, the first outermost.
+    """
 
     device: str
     dtype: str
@@ -44,6 +47,7 @@ class Options(TypedDict, total=False):
     cache: Cache | None
     budget: Budget | None
     privacy: Privacy | None
+    policies: Sequence[str]
     concurrency: int
     batch_size: int
 

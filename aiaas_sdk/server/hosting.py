@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -156,6 +157,24 @@ class Hosted:
             known = ", ".join(self.versions) or "none that it tells"
             raise ModelNotFoundError(f"model {self.name!r} has no version {_shown(version)}; its versions: {known}")
         return self._versions.get(version or "") or await self._load(str(version))
+
+    async def within(self, version: str | None, seconds: float | None) -> tuple[AsyncModel[Any, Any], float | None]:
+        """As `version`, for a caller who waits so long; with it, the seconds that are left for his call.
+
+        Raises:
+            DeadlineExceededError: it isn't open by then.
+        """
+        if seconds is None or (version is None and self._info is not None):
+            return await self.version(version), seconds
+        end = time.monotonic() + seconds
+        try:
+            async with asyncio.timeout(seconds):
+                model = await self.version(version)
+        except TimeoutError as error:
+            if isinstance(error, AiaasError):  # its own
+                raise
+            raise DeadlineExceededError("the model was still being opened when the caller's time was over") from None
+        return model, max(end - time.monotonic(), 0.001)
 
     async def _load(self, version: str) -> AsyncModel[Any, Any]:
         async with self._loading:

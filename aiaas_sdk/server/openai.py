@@ -188,8 +188,7 @@ class _Post:
 # ---------------------------------------------------------------- asking
 async def _asking(hosted: Hosted, headers: Mapping[str, str]) -> Asking:
     """The model for this caller, and the seconds that its call may take."""
-    model = await hosted.version(None)
-    limit = allowed(headers, hosted.timeout)
+    model, limit = await hosted.within(None, allowed(headers, hosted.timeout))
     return hosted.once(model) if retries_himself(headers) else model, UNSET if limit is None else limit
 
 

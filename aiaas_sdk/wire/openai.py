@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,9 @@ from aiaas_sdk.records.language import Attachment, Delta, Message, ToolCall
 from aiaas_sdk.wire.status import excerpt, status_error
 
 __all__ = [
+    "PLAIN",
     "Assembler",
+    "Dialect",
     "coded_error",
     "decode_answer",
     "decode_embeddings",
@@ -39,6 +42,7 @@ __all__ = [
     "encode_embeddings",
     "encoded",
     "event_error",
+    "means_model",
 ]
 
 AUDIO = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
@@ -48,17 +52,41 @@ REFUSED = "content_filter"
 
 
 # ---------------------------------------------------------------- requests
-def encode_chat(model: str, chat: Chat, *, limit: str = "max_tokens", stream: bool = False) -> dict[str, Any]:
-    """The body of POST /chat/completions. `limit` is the peer's name of max_tokens."""
-    body: dict[str, Any] = {"model": model, "messages": [_message(message) for message in chat.messages]}
-    body |= _sampling(chat.sampling, limit)
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a peer wants to be asked where that isn't as OpenAI's description has it.
+
+    Attributes:
+        limit: its name of max_tokens.
+        form: the type of `response_format` that takes a schema: "json_schema", or "json_object" with it inside.
+        choice: `tool_choice`, where it doesn't look at tools without one; "auto" is OpenAI's own default.
+        silence: the content of a message that has only calls of tools.
+    """
+
+    limit: str = "max_tokens"
+    form: str = "json_schema"
+    choice: str | None = None
+    silence: str | None = None
+
+
+PLAIN = Dialect()
+
+
+def encode_chat(model: str, chat: Chat, *, dialect: Dialect = PLAIN, stream: bool = False) -> dict[str, Any]:
+    """The body of POST /chat/completions."""
+    messages = [_message(message, dialect.silence) for message in chat.messages]
+    body: dict[str, Any] = {"model": model, "messages": messages} | _sampling(chat.sampling, dialect.limit)
     if "logprobs" in chat.sampling:
         body |= {"logprobs": True, "top_logprobs": chat.sampling["logprobs"]}
     if chat.tools:
         body["tools"] = [_tool(tool) for tool in chat.tools]
+        body |= {} if dialect.choice is None else {"tool_choice": dialect.choice}
     if chat.schema is not None:
         name, schema = chat.schema
-        body["response_format"] = {"type": "json_schema", "json_schema": {"name": name, "schema": schema}}
+        inside = (
+            {"schema": schema} if dialect.form == "json_object" else {dialect.form: {"name": name, "schema": schema}}
+        )
+        body["response_format"] = {"type": dialect.form, **inside}
     return _streamed(body, stream)
 
 
@@ -112,7 +140,7 @@ def _tool(tool: ToolSpec) -> dict[str, Any]:
     return {"type": "function", "function": {**function, "strict": True} if tool.strict else function}
 
 
-def _message(message: Message) -> dict[str, Any]:
+def _message(message: Message, silence: str | None) -> dict[str, Any]:
     content = message.content
     told: dict[str, Any] = {"role": message.role}
     told["content"] = content if isinstance(content, str) else [_part(part) for part in content]
@@ -121,7 +149,7 @@ def _message(message: Message) -> dict[str, Any]:
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": _arguments(call)}}
             for call in message.tool_calls
         ]
-        told["content"] = told["content"] or None
+        told["content"] = told["content"] or silence
     if message.tool_call_id is not None:
         told["tool_call_id"] = message.tool_call_id
     if message.name is not None and message.role != "tool":
@@ -148,7 +176,7 @@ def _part(part: str | Attachment | Mapping[str, Any]) -> Mapping[str, Any]:
     if part.kind == "image":
         return {"type": "image_url", "image_url": {"url": part.url or part.data_url}}
     if part.url:
-        raise InputError(f"a {part.media_type} can't be given by url here", hint="Give its data")
+        raise InputError(f"a {part.media_type} can't be given by url here", hint="Give its data: aiaas.fetch(url)")
     if part.kind == "audio":
         if part.media_type not in AUDIO:
             raise InputError(f"{part.media_type} isn't a sound that this API takes", hint=f"One of {', '.join(AUDIO)}")
@@ -366,6 +394,16 @@ def coded_error(body: Buffer, error: AiaasError) -> AiaasError:
     return error
 
 
+def means_model(body: Buffer) -> bool:
+    """Whether the body of a 404 says that the model isn't there; else it is the path that isn't.
+
+    OpenAI, vLLM and Ollama speak of the model, in a code or in words, and Azure of the deployment. What isn't JSON
+    comes from what stands before the model.
+    """
+    words = bytes(body[:4096]).lower()
+    return words.lstrip()[:1] == b"{" and (b"model" in words or b"deployment" in words)
+
+
 class ToolPieces:
     """Calls of tools, put together from pieces.
 
@@ -436,6 +474,8 @@ class Thinking:
 
     def feed(self, text: str) -> tuple[str, str]:
         """The answer's and the thought's part of what can be told now."""
+        if self._state == "answer":
+            return text, ""
         self._held += text
         if self._state == "before":
             begun = self._held.lstrip()
@@ -518,10 +558,15 @@ class Assembler:
         delta = entry.get("delta") or entry.get("message")
         if not isinstance(delta, dict):
             delta = {"content": entry.get("text")}
-        refusal = _refusal(delta)
-        answer, thought = self._thinking.feed(_content(delta.get("content")) or refusal)
-        self._refused = self._refused or refusal != ""
-        thought = (_reasoning(delta) or "") + thought
+        content = delta.get("content")
+        text = content if type(content) is str else _content(content)
+        if len(delta) == 1 and text:  # as most are
+            answer, thought = self._thinking.feed(text)
+        else:
+            refusal = _refusal(delta)
+            answer, thought = self._thinking.feed(text or refusal)
+            self._refused = self._refused or refusal != ""
+            thought = (_reasoning(delta) or "") + thought
         if calls := delta.get("tool_calls"):
             self.begun = True
             self._tools.add(calls)

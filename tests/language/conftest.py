@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from aiaas_sdk.architectures.transformer import Transformer
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.peers import weights
 
 TEMPLATE = """{%- if tools %}{{ '<|im_start|>system\\n' + (tools | tojson) + '<|im_end|>\\n' }}{% endif %}
 {%- for message in messages %}
@@ -169,21 +164,8 @@ def real(tmp_path_factory: pytest.TempPathFactory, _home: None) -> Callable[[str
 
     def address(name: str) -> str:
         if name not in known:
-            source = _fetched(name)
+            source = weights(name)
             known[name] = import_model(next(source.glob("*.gguf"), source), folder / name)
         return f"torch:{folder / name}"
 
     return address
-
-
-def _fetched(name: str) -> Path:
-    """What scripts/models.sh gives; the lock keeps two test runs from fetching it together."""
-    if os.name == "nt":
-        pytest.skip("scripts/models.sh needs a POSIX shell")
-    (ROOT / ".models").mkdir(exist_ok=True)
-    with (ROOT / ".models" / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        command = ["env", f"PYTHON={sys.executable}", str(ROOT / "scripts" / "models.sh"), name]
-        made = subprocess.run(command, capture_output=True, text=True)
-    assert made.returncode == 0, f"scripts/models.sh {name}:\n{made.stderr[-4000:]}"
-    return Path(made.stdout.strip().splitlines()[-1])

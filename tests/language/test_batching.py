@@ -240,3 +240,41 @@ next(stream)
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+AT_WORK = """
+import threading
+import torch
+from aiaas_sdk.architectures.transformer import Transformer
+from aiaas_sdk.backends.torch.batching import Engine
+from aiaas_sdk.backends.torch.jobs import Ask
+from aiaas_sdk.backends.torch.tokenizing import ByteTokenizer
+
+begun = threading.Event()
+wide = torch.ones(1500, 1500)
+
+
+class Slow(Transformer):
+    def advance(self, ids, past):
+        begun.set()
+        for _ in range(10):
+            wide @ wide
+        print("done", flush=True)
+        return super().advance(ids, past)
+
+
+model = Slow(vocabulary=257, width=32, layers=1, heads=4, context=64).eval()
+engine = Engine(model, torch.device("cpu"), ByteTokenizer(), [256], 64, RuntimeError)
+engine.submit(Ask([1, 2], 4, {}, streaming=False))
+begun.wait(30)
+engine.close()
+del engine
+"""
+
+
+@pytest.mark.slow
+def test_the_interpreter_ends_cleanly_in_the_last_step_of_a_closed_model() -> None:
+    """Nobody holds the closed model any more, and its step still runs."""
+    ended = subprocess.run([sys.executable, "-c", AT_WORK], capture_output=True, text=True, timeout=100)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("done\n")

@@ -18,6 +18,7 @@ import aiaas_sdk as aiaas
 X = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
 SPEC = [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}]
 ASKED = {"inputs": [X]}
+SAID = [{"role": "user", "content": "x"}]
 
 
 class Peer(BaseHTTPRequestHandler):
@@ -237,3 +238,29 @@ def test_a_request_that_is_not_waited_for_any_more_is_not_worked_on(serving: Any
     answer = client("POST", "/v2/models/far/infer", ASKED, headers={"aiaas-timeout-ms": "0"})
     assert answer.status == 504
     assert kind.seen == []
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """`host:port` of a peer that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "body"),
+    [
+        ("oip+http://{}/v2/models/far", "/v2/models/far/infer", ASKED),
+        ("openai+http://{}/v1#far", "/v1/chat/completions", {"model": "far", "messages": SAID}),
+        ("openai+http://{}/v1#far", "/v1/embeddings", {"model": "far", "input": "x"}),
+    ],
+)
+def test_a_callers_deadline_bounds_the_opening_too(
+    serving: Any, silent: str, target: str, path: str, body: dict[str, Any]
+) -> None:
+    client = serving(f"far={target.format(silent)}", timeout=10)
+    begun = time.monotonic()
+    answer = client("POST", path, body, {"aiaas-timeout-ms": "300"})
+    assert answer.status == 504
+    assert 0.25 < time.monotonic() - begun < 3
+    assert b"opened" in answer.body

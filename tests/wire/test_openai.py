@@ -129,7 +129,7 @@ def test_options_tools_and_schema_are_written() -> None:
         tools=(ToolSpec("f", "does", {"type": "object"}), ToolSpec("g", "", {}, strict=True)),
         schema=("Point", {"type": "object"}),
     )
-    written = wire.encode_chat("m", chat, limit="max_completion_tokens", stream=True)
+    written = wire.encode_chat("m", chat, dialect=wire.Dialect(limit="max_completion_tokens"), stream=True)
     del written["messages"]
     assert written == {
         "model": "m",

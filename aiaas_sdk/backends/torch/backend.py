@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -64,6 +65,7 @@ class TorchBackend(LocalBackend):
     def open(self) -> ModelInfo:
         import torch
 
+        _settle(torch)
         device = self._device()
         self._inference = torch.inference_mode
         self._to = None if device.type == "cpu" else device
@@ -171,6 +173,11 @@ class TorchBackend(LocalBackend):
         assert self._encoder is not None
         return self._encoder.embed(texts, dimensions)
 
+    def _free_slots(self) -> None:
+        super()._free_slots()
+        if (loaded := sys.modules.get("torch")) is not None:
+            _settle(loaded)
+
     # ------------------------------------------------------------ predict
     def predict(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, Tensor]:
         with self._inference():
@@ -206,6 +213,17 @@ class TorchBackend(LocalBackend):
 _TORCH = {"FP16": "float16", "BF16": "bfloat16", "FP32": "float32", "FP64": "float64"}
 
 
+_home = os.getpid()
+
+
+def _settle(torch: Any) -> None:
+    """In a child process one thread computes: the parent's are gone, and OpenMP would wait for them for ever."""
+    global _home
+    if _home != os.getpid():
+        _home = os.getpid()
+        torch.set_num_threads(1)
+
+
 class _Eager:
     """A module called with tensors in the signature's order, answering with them in the signature's order."""
 
@@ -225,7 +243,8 @@ class _Eager:
 
 def _from_numpy(torch: Any, tensor: Tensor) -> torch.Tensor:
     array = tensor.array if type(tensor.array) is np.ndarray else storage(tensor)
-    if not array.flags.writeable:  # torch has no read-only tensors, and a module may write into its input
+    # torch has no read-only tensors, and a module may write into its input; it has no negative strides either
+    if not array.flags.writeable or (not array.flags.c_contiguous and min(array.strides) < 0):
         array = array.copy()
     if tensor.datatype == "BF16":
         return torch.from_numpy(array.view("int16")).view(torch.bfloat16)  # type: ignore[no-any-return]

@@ -102,6 +102,7 @@ class Engine:
             if self._thread is None:
                 self._work = _Work(self._model, self._device, self._inbox, self._step_facts(), self._told)
                 self._thread = threading.Thread(target=self._work.run, name="aiaas-speaking", daemon=True)
+                _threads.add(self._thread)
                 self._thread.start()
         return job
 
@@ -122,17 +123,18 @@ class Engine:
 
 
 _alive: weakref.WeakSet[Engine] = weakref.WeakSet()
+_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+"""Those of all engines: the step of a closed one may outlast whoever held it."""
 
 
 @atexit.register
 def _end_all() -> None:
     """A thread that is within torch when the interpreter ends takes the process down with it."""
-    engines = list(_alive)
-    for engine in engines:
+    for engine in list(_alive):
         engine.close()
     until = time.monotonic() + PATIENCE
-    for engine in engines:
-        engine.join(max(0.0, until - time.monotonic()))
+    for thread in list(_threads):
+        thread.join(max(0.0, until - time.monotonic()))
 
 
 class _Work:
