@@ -55,7 +55,7 @@ class Deferred:
     @property
     def parallel(self) -> int:
         """Of the backend; one call at a time until that is known."""
-        return 1 if self._made is None else self._made.parallel  # type: ignore[no-any-return]
+        return 1 if self._made is None else self._made.parallel
 
     def readiness(self, call: Call) -> Flow[bool]:
         return self._backend.readiness(call)  # type: ignore[no-any-return]

@@ -22,7 +22,7 @@ _begun: weakref.WeakSet[onnxruntime.InferenceSession] = weakref.WeakSet()
 
 def _keep() -> None:
     """In a child process a session has lost its threads, and would wait for them for ever when it is deleted."""
-    for session in []:
+    for session in list(_begun):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
 
 
