@@ -126,7 +126,7 @@ def test_a_typo_in_an_option_is_named() -> None:
 
 
 def test_an_unknown_scheme_says_what_to_install() -> None:
-    with pytest.raises(aiaas.BackendNotInstalledError, match=r"'nosuch'.*pip install aiaas-nosuch"):
+    with pytest.raises(aiaas.BackendNotInstalledError, match=r"'nosuch'.*often called aiaas-nosuch"):
         aiaas.load("nosuch:thing")
 
 

@@ -52,6 +52,15 @@ def test_every_datatype_goes_in_and_comes_out(load: Load, put: Put, graphs: Simp
         assert model.predict(np.repeat(given, 1000, axis=0))["y"].shape == (1000, 3)
 
 
+@pytest.mark.parametrize("datatype", ["FP32", "BF16"])
+def test_an_answer_stays_what_it_is(put: Put, graphs: SimpleNamespace, datatype: str) -> None:
+    """Later calls don't write into the memory of earlier answers."""
+    with aiaas.load(put(graphs.identity(datatype))) as model:
+        answers = [model.predict(np.full((2000, 3), turn, np.float32)).tensors["y"].array for turn in range(20)]
+        assert [len(set(answer.ravel().tolist())) for answer in answers] == [1] * 20
+        assert len({answer.flat[0] for answer in answers}) == 20
+
+
 def test_free_axes_are_free_and_others_are_not(load: Load, put: Put, graphs: SimpleNamespace) -> None:
     made = graphs.identity(shape=("rows", 2, None, "width"))
     with load(put(made)) as model:
