@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes .peers/NAME: a virtual environment with a stranger's server and client, for tests marked `peer`.
 # They can't live in .venv: one wants ml_dtypes<=0.5.4, the other an older fastapi and protobuf.
-# Usage: scripts/peers.sh triton|mlserver|openai2|openai3|hub|transformers|kserve|litserve|llamacpp
+# Usage: scripts/peers.sh triton|mlserver|openai2|openai3|hub|transformers|kserve|litserve|llamacpp|mlflow
 # Remake one: rm -r .peers/NAME first.
 # Needs Linux on x86-64.
 set -eu
@@ -23,7 +23,9 @@ case "${1:-}" in
   litserve) needs='litserve==0.2.19' check='import litserve' ;;
   # has no wheel: it is compiled, four minutes on two cores
   llamacpp) needs='llama-cpp-python[server]==0.3.36' check='import llama_cpp.server.app' ;;
-  *) echo 'usage: scripts/peers.sh triton|mlserver|openai2|openai3|hub|transformers|kserve|litserve|llamacpp' >&2; exit 2 ;;
+  # its scoring server without the tracking server: 25 seconds, 300 MB
+  mlflow)   needs='mlflow-skinny==3.17.2 numpy==2.4.6 pandas==3.1.1' check='import mlflow.pyfunc.scoring_server' ;;
+  *) echo 'usage: scripts/peers.sh triton|mlserver|openai2|openai3|hub|transformers|kserve|litserve|llamacpp|mlflow' >&2; exit 2 ;;
 esac
 
 folder=.peers/$1

@@ -119,8 +119,8 @@ class MlflowBackend(RemoteBackend):
         )
         call.request_id = next((reply.headers[name] for name in REQUEST_IDS if name in reply.headers), None)
         found = decode(reply.body)
-        # it always gives all
-        return {name: found[name] for name in outputs if name in found} if outputs else found
+        # all outputs always come; what is missing among those that were asked for is told by who asked
+        return {name: found[name] for name in outputs} if outputs and found.keys() >= set(outputs) else found
 
     def refused(self, call: Call, reply: Reply) -> AiaasError:
         """As every peer's, in MLflow's words."""
