@@ -63,7 +63,7 @@ def test_two_are_told_by_their_words(code: str, words: str, status: int) -> None
     assert status_of(grpc.StatusCode[code], words) == status
 
 
-@pytest.mark.parametrize("code", set(CLASSES) - {"CANCELLED", "ALREADY_EXISTS"})
+@pytest.mark.parametrize("code", sorted(set(CLASSES) - {"CANCELLED", "ALREADY_EXISTS"}))
 def test_an_answer_that_says_no_keeps_its_kind_on_the_way(code: str) -> None:
     status = status_of(grpc.StatusCode[code], "")
     assert status_of(code_of(status), "") == status
