@@ -30,6 +30,10 @@ class NamerBackend(RemoteBackend):
         yield from ()
         return ModelInfo(name="alias", verbs=self.verbs())
 
+    def readiness(self, call):
+        yield from ()
+        return True
+
     def generate(self, call, chat):
         yield from ()
         call.model, call.version, call.request_id = "model-of-may", "5", "7f-1"
