@@ -49,6 +49,8 @@ KNOWN: Mapping[str, str] = {
     "onnx": "aiaas-onnx",
     "grpc": "aiaas-grpc",
     "hf": "aiaas-transformers",
+    "huggingface": "aiaas-huggingface",
+    "mlflow": "aiaas-mlflow",
 }
 """Schemes that are known, and what to install for each; docs/backends.md has the same table."""
 

@@ -1,0 +1,1 @@
+"""Hosted Hugging Face endpoints behind aiaas-sdk: TGI, TEI, and pipelines that speak task JSON."""
