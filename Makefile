@@ -7,6 +7,9 @@ INSTALLED := .venv/.installed
 DEMO_INSTALLED := .venv/.demo-installed
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 
+# Two processes, each with whole files: tests wait more than they compute.
+SIDE_BY_SIDE := -n 2 --dist loadfile
+
 # The tests are of what is installed, not of a path that the caller's shell happens to have.
 unexport PYTHONPATH
 
@@ -18,12 +21,12 @@ demo: $(DEMO_INSTALLED)
 
 # Everything that has to hold, strangers' servers (in .peers/) included.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 	$(MAKE) docs
 	$(MAKE) wheel-smoke
 
 test-quick: $(INSTALLED)
-	$(BIN)/python -m pytest -q -m 'not slow and not peer'
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -q -m 'not slow and not peer'
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
