@@ -52,9 +52,17 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/inflight.py
 	$(BIN)/python benchmarks/policies.py
 	$(BIN)/python benchmarks/language.py
+	$(BIN)/python benchmarks/training.py
+	PYTHON=$(BIN)/python scripts/peers.sh keras
+	$(BIN)/python benchmarks/training_keras.py
+	$(BIN)/python benchmarks/training_workers.py
 	$(BIN)/python benchmarks/first_token.py
 	$(BIN)/python benchmarks/fleet.py
 	PYTHONPATH=. $(BIN)/python benchmarks/soak.py
+	for peer in mlserver kserve litserve bentoml; do PYTHON=$(BIN)/python scripts/peers.sh $$peer || exit 1; done
+	$(BIN)/python benchmarks/servers.py
+	$(BIN)/python benchmarks/overload.py
+	PYTHONPATH=. $(BIN)/python benchmarks/server_soak.py
 
 wheel-smoke: $(INSTALLED)
 	PYTHON=$(BIN)/python scripts/wheel-smoke.sh

@@ -5,6 +5,7 @@ A page is one program: its blocks share one namespace and one temporary working 
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from sybil import Sybil
+from sybil.integration.pytest import SybilItem
 from sybil.parsers.myst import PythonCodeBlockParser
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -33,10 +35,19 @@ def _isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
         tokens.forget()  # a port comes back, and the outage of an earlier test with it
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Names for new folders. pytest's own numbers cost a look at all the folders that there are, for each test."""
+    folder = tmp_path_factory.mktemp("homes")
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture
-def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def isolated(homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment of its own: no AIAAS_* of a user, no proxy, home and settings in temporary folders."""
-    _isolate(monkeypatch, tmp_path_factory.mktemp("home"))
+    home = next(homes)
+    home.mkdir()
+    _isolate(monkeypatch, home)
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +66,10 @@ pytest_collect_file = Sybil(
     patterns=["README.md", "docs/*.md", "docs/*/*.md"],
     fixtures=["page"],
 ).pytest()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A page takes as long as its slowest block, and its blocks need each other."""
+    for item in items:
+        if isinstance(item, SybilItem):
+            item.add_marker(pytest.mark.slow)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from aiaas_sdk.records.comparison import Comparison as Comparison
     from aiaas_sdk.records.events import AttemptEvent as AttemptEvent
     from aiaas_sdk.records.events import CallEvent as CallEvent
+    from aiaas_sdk.records.explanation import Explanation as Explanation
     from aiaas_sdk.records.fetching import Fetching as Fetching
     from aiaas_sdk.records.language import AsyncStream as AsyncStream
     from aiaas_sdk.records.language import Attachment as Attachment
@@ -56,10 +57,10 @@ if TYPE_CHECKING:
     from aiaas_sdk.records.prediction import Served as Served
     from aiaas_sdk.records.secret import Secret as Secret
     from aiaas_sdk.records.secret import env as env
-    from aiaas_sdk.records.training import Explanation as Explanation
     from aiaas_sdk.records.training import Training as Training
-    from aiaas_sdk.records.training import TrainingRun as TrainingRun
     from aiaas_sdk.registry import available_backends as available_backends
+    from aiaas_sdk.runs import AsyncTrainingRun as AsyncTrainingRun
+    from aiaas_sdk.runs import TrainingRun as TrainingRun
 
 _HOMES = {
     "api": ("create", "load", "load_async", "save"),
@@ -70,6 +71,7 @@ _HOMES = {
     "observing.observers": ("observe",),
     "records.comparison": ("Comparison",),
     "records.events": ("AttemptEvent", "CallEvent"),
+    "records.explanation": ("Explanation",),
     "records.fetching": ("Fetching",),
     "records.language": (
         "AsyncStream",
@@ -89,8 +91,9 @@ _HOMES = {
     "records.policies": ("Breaker", "Budget", "Cache", "Hedge", "Limits", "Privacy", "Retry"),
     "records.prediction": ("Prediction", "Served"),
     "records.secret": ("Secret", "env"),
-    "records.training": ("Explanation", "Training", "TrainingRun"),
+    "records.training": ("Training",),
     "registry": ("available_backends",),
+    "runs": ("AsyncTrainingRun", "TrainingRun"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -97,9 +96,14 @@ def load_async(
 
 
 def _again(
-    door: Callable[..., Any], address: Where, input: type[Any] | None, output: type[Any] | None, options: Any
+    door: Callable[..., Any],
+    address: Where,
+    input: type[Any] | None,
+    output: type[Any] | None,
+    options: Any,
+    newer: Where | None = None,
 ) -> Any:
-    return door(address, input=input, output=output, **options)
+    return door(address if newer is None else newer, input=input, output=output, **options)
 
 
 def _schema(input: type[Any] | None, output: type[Any] | None) -> Schema | None:
@@ -211,7 +215,7 @@ def save(
 
     Args:
         module: in any mode and on any device; it isn't changed. A program is saved from the CPU.
-        path: the bundle's folder; its last part is the name.
+        path: the bundle's folder, also as torch:PATH; its last part is the name.
         example: an array, or a mapping from parameter of forward to array: one row is enough.
         name: another name than the folder's.
         version: a number that isn't there yet; None takes the next one.
@@ -222,11 +226,12 @@ def save(
 
     Raises:
         InputError: the module doesn't run on the example. BundleError: it can't be saved, or the disk refused.
+        AddressError: the path is an address that isn't a folder's.
     """
-    saving = _saving()
+    saving, folder = _saving(), _folder(path)
     located = saving(
         module,
-        Path(path),
+        folder,
         example=example,
         name=name,
         version=version,
@@ -235,7 +240,7 @@ def save(
         config=config,
         metadata=metadata,
     )
-    return f"torch:{os.fspath(path)}@{located.version}"
+    return f"torch:{folder}@{located.version}"
 
 
 def _saving() -> Callable[..., Any]:
@@ -246,6 +251,16 @@ def _saving() -> Callable[..., Any]:
             f"saving needs the package {error.name}", hint='Install it: pip install "aiaas-sdk[torch]"'
         ) from None
     return saving
+
+
+def _folder(path: str | PathLike[str]) -> Path:
+    where = parse(path)
+    if where.scheme == "name":
+        return Path(path)
+    if where.scheme != "torch" or where.version is not None:
+        hint = "Give the path of its folder; the number of the version is version=N"
+        raise AddressError(f"save writes a bundle, and {where} isn't the folder of one", hint=hint)
+    return Path(where.target)
 
 
 def create(  # type: ignore[misc]  # its `architecture` is a name, that of the options a class; a name wins
@@ -265,7 +280,8 @@ def create(  # type: ignore[misc]  # its `architecture` is a name, that of the o
         address: `torch:PATH`, where no model is yet.
         architecture: a registered name, such as "cnn" or "mlp".
         config: arguments of its class; they go before what `inputs` and `labels` say.
-        inputs: name -> (datatype, shape), with -1 for the rows; not needed where the class's own defaults do.
+        inputs: name -> (datatype, shape), with -1 for the rows and for other sizes that may differ; not needed where
+            the class's own defaults do.
         labels: the class names.
         tokenizer: of a language model: the path of a tokenizer.json, or "bytes" for a token for each byte. Its size
             is the vocabulary unless `config` says another one.
@@ -298,5 +314,6 @@ def create(  # type: ignore[misc]  # its `architecture` is a name, that of the o
         metadata=None,
         language=made.language,
         beside=made.beside,
+        input_name=made.input_name,
     )
     return load(f"torch:{where.target}@{located.version}", **options)

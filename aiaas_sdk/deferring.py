@@ -48,6 +48,11 @@ class Deferred:
                 self._made.close()
 
     @property
+    def made(self) -> Any:
+        """The backend that this stands for; None before it is opened."""
+        return self._made
+
+    @property
     def _backend(self) -> Any:
         assert self._made is not None  # the engine opens it before anything else
         return self._made
@@ -56,6 +61,14 @@ class Deferred:
     def parallel(self) -> int:
         """Of the backend; one call at a time until that is known."""
         return 1 if self._made is None else self._made.parallel
+
+    @property
+    def known(self) -> ModelInfo | None:
+        return None if self._made is None else self._made.known
+
+    @known.setter
+    def known(self, info: ModelInfo | None) -> None:
+        self._backend.known = info
 
     def readiness(self, call: Call) -> Flow[bool]:
         return self._backend.readiness(call)  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ from os import PathLike
 from typing import Any, TypeAlias
 
 from aiaas_sdk.address import Address, parse
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.errors import AddressError, ConfigError
 from aiaas_sdk.records.options import OPTION_NAMES
 from aiaas_sdk.records.secret import hide
@@ -53,6 +54,8 @@ def find(where: Where, options: Mapping[str, Any]) -> Found:
     settings = read()
     if isinstance(where, str | PathLike):
         return _one(where, options, settings)
+    if not isinstance(where, Sequence) or isinstance(where, bytes):
+        raise AddressError(f"the address is {kind_of(where)}", hint="Give text, a path, or a list of them")
     return _route(tuple(where), options, settings, *_general(options, settings))
 
 
@@ -117,7 +120,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name in options:
         if name not in OPTION_NAMES:
             near = difflib.get_close_matches(name, OPTION_NAMES, 1)
-            raise ConfigError(f"unknown option {name!r}", hint=f"Did you mean {near[0]!r}" if near else None)
+            raise ConfigError(f"unknown option {name!r}", hint=f"Did you mean {near[0]!r}?" if near else None)
     for name in ("concurrency", "batch_size"):
         value = options.get(name)
         if value is not None and (type(value) is not int or value < 1):

@@ -13,7 +13,7 @@ from aiaas_sdk.flow import Flow, run
 from aiaas_sdk.observing import watched
 from aiaas_sdk.outputs import Output, UnfitError
 from aiaas_sdk.prompts import messages_of, sampling_of, texts_of
-from aiaas_sdk.records.call import Call
+from aiaas_sdk.records.call import Call, Deadline
 from aiaas_sdk.records.chat import Chat, Choice, Embedded, Spoken
 from aiaas_sdk.records.language import Embeddings, Generation, Message, Tool
 from aiaas_sdk.tools import Toolbox
@@ -38,7 +38,7 @@ class Language(Verbs):
         rounds: int,
         output: Any,
         sampling: Mapping[str, Any],
-        deadline: float | None,
+        deadline: Deadline | None,
     ) -> Flow[Any]:
         box = Toolbox(tools)
         if type(rounds) is not int or rounds < 0:
@@ -63,7 +63,7 @@ class Language(Verbs):
             self._options.get("gap_timeout", GAP),
         )
 
-    def _talk(self, chat: Chat, box: Toolbox, rounds: int, deadline: float | None) -> Flow[tuple[Chat, Generation]]:
+    def _talk(self, chat: Chat, box: Toolbox, rounds: int, deadline: Deadline | None) -> Flow[tuple[Chat, Generation]]:
         """An answer, and what it answers; tools that it asks for are run, and it is asked again, so often at most."""
         for _ in range(rounds):
             answer = yield from self._answer_of(chat, deadline)
@@ -75,7 +75,7 @@ class Language(Verbs):
             chat = _continued(chat, *said)
         return chat, (yield from self._answer_of(chat, deadline))
 
-    def _fitting(self, chat: Chat, wanted: Output, box: Toolbox, rounds: int, deadline: float | None) -> Flow[Any]:
+    def _fitting(self, chat: Chat, wanted: Output, box: Toolbox, rounds: int, deadline: Deadline | None) -> Flow[Any]:
         """An answer that is what is wanted; one that isn't is shown its fault and asked for again."""
         tries = 0
         while True:
@@ -90,7 +90,7 @@ class Language(Verbs):
             fault = f"This doesn't fit the schema: {unfit.told}. Answer again, with the JSON document alone."
             chat = _continued(chat, unfit.answer.message, Message("user", fault))
 
-    def _answer_of(self, chat: Chat, deadline: float | None) -> Flow[Generation]:
+    def _answer_of(self, chat: Chat, deadline: Deadline | None) -> Flow[Generation]:
         call = self._call("generate", deadline)
         spoken: Spoken = yield from self._asking(call, chat)
         return self._generation(call, spoken)
@@ -102,7 +102,7 @@ class Language(Verbs):
         tools: Sequence[Tool],
         output: Any,
         sampling: Mapping[str, Any],
-        deadline: float | None,
+        deadline: Deadline | None,
     ) -> Flow[Generation]:
         """Emits deltas; its result is the whole."""
         call = self._call("stream", deadline)
@@ -117,7 +117,7 @@ class Language(Verbs):
         return answer
 
     # ------------------------------------------------------------ embed
-    def _embedded(self, texts: Any, dimensions: int | None, deadline: float | None) -> Flow[Embeddings]:
+    def _embedded(self, texts: Any, dimensions: int | None, deadline: Deadline | None) -> Flow[Embeddings]:
         asked = texts_of(texts)
         if dimensions is not None and (type(dimensions) is not int or dimensions < 1):
             raise InputError(f"dimensions is {dimensions!r}", hint="Give a whole number from 1 on")
@@ -136,11 +136,14 @@ class Language(Verbs):
 
     # ------------------------------------------------------------ parts
     def _asking(self, call: Call, *arguments: Any) -> Flow[Any]:
-        """The backend's answer; what it fails with says where and when; both are counted, and told to observers."""
+        """The backend's answer."""
+        return self._timed(call, self._engine.backend.start(call, *arguments))
+
+    def _timed(self, call: Call, flow: Flow[Any]) -> Flow[Any]:
+        """A verb's answer; what it fails with says where and when; both are counted, and told to observers."""
         begun, failed = time.perf_counter(), True
-        backend = self._engine.backend
         try:
-            found = yield from watched(call, backend, self._engine.info, backend.start(call, *arguments))
+            found = yield from watched(call, self._engine.backend, self._engine.info, flow)
             failed = False
             return found
         except AiaasError as error:

@@ -10,19 +10,22 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 
 from aiaas_sdk.exits import end_at_exit
+from aiaas_sdk.explaining import Explaining
+from aiaas_sdk.fitting import Fitting
 from aiaas_sdk.flow import AsyncStream as AsyncRunning
 from aiaas_sdk.flow import Stream as Running
 from aiaas_sdk.flow import adrive, drive
-from aiaas_sdk.language import Language
 from aiaas_sdk.mapping import AwaitedChunks, Chunk, Course, OnError, Progress, chunks, length
 from aiaas_sdk.patience import NOT_YET, Patience
 from aiaas_sdk.records.arrays import Arrays
-from aiaas_sdk.records.call import Call
+from aiaas_sdk.records.call import Call, Deadline
+from aiaas_sdk.records.explanation import Explanation
 from aiaas_sdk.records.language import Delta, Embeddings, Generation, Prompt, Sampling, Tool
 from aiaas_sdk.records.model import ModelInfo, Stats
 from aiaas_sdk.records.options import UNSET, Options, Unset
 from aiaas_sdk.records.prediction import Prediction
-from aiaas_sdk.records.training import Explanation, Training, TrainingRun
+from aiaas_sdk.records.training import Training
+from aiaas_sdk.runs import AsyncTrainingRun, TrainingRun
 from aiaas_sdk.streams import AsyncTextStream, TextStream
 
 if TYPE_CHECKING:
@@ -39,7 +42,7 @@ Out = TypeVar("Out")
 Record = TypeVar("Record", bound="BaseModel")
 
 
-class Model(Language, Generic[In, Out]):
+class Model(Fitting, Explaining, Generic[In, Out]):
     """A model, here or behind an endpoint. `load` makes one.
 
     Opening (weights, or connection and metadata) happens in `with`, `wait_ready` or the first call. Safe
@@ -225,7 +228,7 @@ class Model(Language, Generic[In, Out]):
         self._opened_by(deadline)
         return drive(self._embedded(texts, dimensions, deadline), self._engine.sender, deadline)
 
-    def _opened_by(self, deadline: float | None) -> None:
+    def _opened_by(self, deadline: Deadline | None) -> None:
         self._check_open()
         if self._engine.info is None:
             self._engine.open(self._opening, self._call("open", deadline))
@@ -234,12 +237,27 @@ class Model(Language, Generic[In, Out]):
         self,
         inputs: Any,
         *,
-        target: int | str | Sequence[int] | None = None,
+        target: int | str | Sequence[int] | Sequence[str] | None = None,
         method: str = "auto",
         timeout: float | Unset | None = UNSET,
     ) -> Explanation:
-        """Attributions of an answer to its inputs. UnsupportedOperationError where the model can't."""
-        raise self._unsupported("explain")
+        """What each element of the inputs did for the answer.
+
+        Args:
+            inputs: as `predict` takes them; or texts, where the model has a tokenizer.
+            target: which of the outputs is explained: an index, a label, a next token (" Paris"), or one of these for
+                each row; None for what the model predicts. A model that gives a row one number has only that.
+            method: "integrated_gradients", "saliency", "smoothgrad", "grad_cam" (of a convolution), "occlusion",
+                "shap" (of a table), "attention_rollout" (of a Transformer), or "auto" for one that fits. A model that
+                gives no gradients is asked for its answers to other inputs: "occlusion" and "shap" need no more.
+
+        Raises:
+            UnsupportedOperationError: the model can't be explained.
+            InputError: the method doesn't fit, or there is no such target; it says which there are.
+        """
+        deadline = self._deadline(timeout)
+        self._opened_by(deadline)
+        return drive(self._explained(inputs, target, method, deadline), self._engine.sender, deadline)
 
     def fit(
         self,
@@ -252,15 +270,49 @@ class Model(Language, Generic[In, Out]):
         learning_rate: float | None = None,
         loss: str | Callable[..., torch.Tensor] = "auto",
         metrics: Sequence[str] = ("accuracy",),
-        validation: float | tuple[Any, Any] | None = None,
+        validation: Any = None,
         seed: int | None = None,
         workers: int = 1,
         resume: bool = False,
         progress: bool | None = None,
         **training: Unpack[Training],
     ) -> TrainingRun:
-        """Train a copy of the model, here or as a job. UnsupportedOperationError where the model can't."""
-        raise self._unsupported("fit")
+        """Train a copy of the model, here or as a job on its endpoint; this model never changes.
+
+        It returns as soon as the run has begun. `run.result()` waits for the new version, and loads it.
+
+        Args:
+            x: arrays as `predict` takes them; or, without `y`, what gives pairs (x, y): a torch Dataset or DataLoader,
+                an iterable of batches or of single rows (read once an epoch), or a function that makes one. Or a path:
+                .npz, .npy, .csv, or a folder with a folder of images for each class.
+            y: for each row its class (a number from 0 on, or one of the model's labels), or what the output should be;
+                {output name: targets} where there are several outputs. For a .npy its other file, for a .csv the name
+                of the column.
+            validation: a share of the rows, drawn by the seed, that the result is checked with after each epoch; or
+                a pair (x, y), or anything that `x` may be.
+            progress: True writes epoch, loss, metrics, rate and time left to stderr, if that is a terminal.
+            epochs, batch_size, ..., training: see `aiaas_sdk.records.training.Fit`.
+
+        Raises:
+            UnsupportedOperationError: the model can't be trained; it says what would help.
+            ConfigError: a setting can't be. InputError: the rows don't fit the model. Both before anything runs.
+        """
+        settings = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "optimizer": optimizer,
+            "learning_rate": learning_rate,
+            "loss": loss,
+            "metrics": metrics,
+            "seed": seed,
+            "workers": workers,
+            "resume": resume,
+            **training,
+        }
+        deadline = self._deadline(UNSET)
+        self._opened_by(deadline)
+        begun = self._begun(x, y, validation, settings, progress, deadline)
+        return TrainingRun(drive(begun, self._engine.sender, deadline), self._engine, self._newer)
 
     def info(self) -> ModelInfo:
         """Name, version, signature, labels, verbs; opens the model."""
@@ -320,7 +372,7 @@ class Model(Language, Generic[In, Out]):
         self.close()
 
 
-class AsyncModel(Language, Generic[In, Out]):
+class AsyncModel(Fitting, Explaining, Generic[In, Out]):
     """The awaited twin of `Model`: the same names."""
 
     @overload
@@ -441,7 +493,7 @@ class AsyncModel(Language, Generic[In, Out]):
         await self._opened_by(deadline)
         return await adrive(self._embedded(texts, dimensions, deadline), self._engine.async_sender, deadline)
 
-    async def _opened_by(self, deadline: float | None) -> None:
+    async def _opened_by(self, deadline: Deadline | None) -> None:
         self._check_open()
         if self._engine.info is None:
             await self._engine.aopen(self._opening, self._call("open", deadline))
@@ -450,12 +502,14 @@ class AsyncModel(Language, Generic[In, Out]):
         self,
         inputs: Any,
         *,
-        target: int | str | Sequence[int] | None = None,
+        target: int | str | Sequence[int] | Sequence[str] | None = None,
         method: str = "auto",
         timeout: float | Unset | None = UNSET,
     ) -> Explanation:
         """As `Model.explain`."""
-        raise self._unsupported("explain")
+        deadline = self._deadline(timeout)
+        await self._opened_by(deadline)
+        return await adrive(self._explained(inputs, target, method, deadline), self._engine.async_sender, deadline)
 
     async def fit(
         self,
@@ -468,15 +522,30 @@ class AsyncModel(Language, Generic[In, Out]):
         learning_rate: float | None = None,
         loss: str | Callable[..., torch.Tensor] = "auto",
         metrics: Sequence[str] = ("accuracy",),
-        validation: float | tuple[Any, Any] | None = None,
+        validation: Any = None,
         seed: int | None = None,
         workers: int = 1,
         resume: bool = False,
         progress: bool | None = None,
         **training: Unpack[Training],
-    ) -> TrainingRun:
-        """As `Model.fit`."""
-        raise self._unsupported("fit")
+    ) -> AsyncTrainingRun:
+        """As `Model.fit`: `run = await model.fit(...)`."""
+        settings = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "optimizer": optimizer,
+            "learning_rate": learning_rate,
+            "loss": loss,
+            "metrics": metrics,
+            "seed": seed,
+            "workers": workers,
+            "resume": resume,
+            **training,
+        }
+        deadline = self._deadline(UNSET)
+        await self._opened_by(deadline)
+        begun = self._begun(x, y, validation, settings, progress, deadline)
+        return AsyncTrainingRun(await adrive(begun, self._engine.async_sender, deadline), self._engine, self._newer)
 
     async def info(self) -> ModelInfo:
         """As `Model.info`."""

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aiaas_sdk.api import load
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.errors import AiaasError, ConfigError, InputError
 from aiaas_sdk.finding import Where
 from aiaas_sdk.model import Model
@@ -86,7 +87,7 @@ class _Side:
             info = given.info()
             return cls(given, info, f"{info.name}@{info.version}" if info.version else info.name)
         if not isinstance(given, str | os.PathLike | Sequence):
-            raise InputError(f"compare was given a {type(given).__name__}", hint="Give an address or a Model")
+            raise InputError(f"compare was given {kind_of(given)}", hint="Give an address or a Model")
         model = stack.enter_context(load(given))
         return cls(model, model.info(), _shown(given))
 

@@ -16,6 +16,7 @@ from aiaas_sdk.errors import (
     ModelNotReadyError,
     UnavailableError,
 )
+from aiaas_sdk.records.call import Deadline
 
 __all__ = ["NOT_YET", "Patience"]
 
@@ -40,11 +41,10 @@ class Patience:
     """Pauses that grow, until an end. Says once, at INFO, that something is waited for."""
 
     def __init__(self, address: Any, timeout: float | None) -> None:
-        self._address, self._timeout = address, timeout
-        self._end = None if timeout is None else time.monotonic() + timeout
+        self._address, self._end = address, None if timeout is None else Deadline.after(timeout)
         self._pause, self._told = FIRST, False
 
-    def nearer(self, deadline: float | None) -> float | None:
+    def nearer(self, deadline: Deadline | None) -> Deadline | None:
         """The nearer of a deadline and the end."""
         if self._end is None or deadline is None:
             return self._end if deadline is None else deadline
@@ -60,12 +60,19 @@ class Patience:
             raise failure
         seconds = max(self._pause * random.uniform(0.8, 1.0), (failure and failure.retry_after) or 0.0)
         self._pause = min(2 * self._pause, LONGEST)
-        left = None if self._end is None else self._end - time.monotonic()
-        if left is not None and left < LAST:
+        if self._end is None:
+            self._tell()
+            return seconds
+        left = self._end - time.monotonic()
+        if left < LAST:
             raise ModelNotReadyError(
-                f"{self._address} wasn't ready after {self._timeout} s", hint="Wait longer, or look at its server's log"
+                f"{self._address} wasn't ready after {self._end.timeout:g} s",
+                hint="Wait longer, or look at its server's log",
             ) from failure
+        self._tell()
+        return min(seconds, left - LAST / 2)
+
+    def _tell(self) -> None:
         if not self._told:
             logger.info("%s isn't ready yet; waiting for it", self._address)
             self._told = True
-        return seconds if left is None else min(seconds, left - LAST / 2)

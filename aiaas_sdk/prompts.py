@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.errors import InputError
 from aiaas_sdk.records.language import ROLES, Attachment, Message, Part, ToolCall
 
@@ -24,7 +25,7 @@ def messages_of(prompt: Any) -> tuple[Message, ...]:
     if isinstance(prompt, Message | Mapping):
         raise InputError("the prompt is one message", hint="Give a list of messages, or text")
     if not isinstance(prompt, Sequence) or isinstance(prompt, bytes | bytearray):
-        raise InputError(f"the prompt is a {type(prompt).__name__}", hint="Give text, or a list of messages")
+        raise InputError(f"the prompt is {kind_of(prompt)}", hint="Give text, or a list of messages")
     if not prompt:
         raise InputError("the prompt is an empty list", hint="Give one message at least")
     return tuple(_message(entry, place) for place, entry in enumerate(prompt))
@@ -35,10 +36,11 @@ def _message(entry: Any, place: int) -> Message:
         _check_content(entry.content, place)
         return entry
     if not isinstance(entry, Mapping):
-        raise InputError(f"message {place} is a {type(entry).__name__}", hint='Give {"role": ..., "content": ...}')
+        raise InputError(f"message {place} is {kind_of(entry)}", hint='Give {"role": ..., "content": ...}')
     unknown = sorted(set(map(str, entry)) - {"role", "content", "tool_calls", "tool_call_id", "name"})
     if unknown:
-        raise InputError(f"message {place} has the unknown key {unknown[0]!r}")
+        hint = "A message has role, content, tool_calls, tool_call_id and name"
+        raise InputError(f"message {place} has the unknown key {unknown[0]!r}", hint=hint)
     role, content = entry.get("role"), entry.get("content")
     if role is None:
         raise InputError(f"message {place} has no role", hint='As in {"role": "user", "content": "..."}')
@@ -122,10 +124,10 @@ def texts_of(texts: Any) -> tuple[str, ...]:
     if isinstance(texts, str):
         texts = (texts,)
     if not isinstance(texts, Sequence) or isinstance(texts, bytes | bytearray):
-        raise InputError(f"embed was given a {type(texts).__name__}", hint="Give a text, or a list of texts")
+        raise InputError(f"embed was given {kind_of(texts)}", hint="Give a text, or a list of texts")
     for place, text in enumerate(texts):
         if not isinstance(text, str):
-            raise InputError(f"text {place} is a {type(text).__name__}", hint="Give texts")
+            raise InputError(f"text {place} is {kind_of(text)}", hint="Give texts")
         _sendable(text, f"text {place}")
     if not texts:
         raise InputError("embed was given no text", hint="Give one at least")
@@ -175,7 +177,7 @@ def _refuse(name: str, value: Any, wanted: str) -> NoReturn:
 def _shown(value: Any) -> str:
     if isinstance(value, int) and abs(value) >= 10**40:
         return "a number of more than 40 digits"
-    return repr(value)[:80] if isinstance(value, int | float | str) else f"a {type(value).__name__}"
+    return repr(value)[:80] if isinstance(value, int | float | str) else kind_of(value)
 
 
 _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
@@ -203,6 +205,6 @@ def sampling_of(given: Mapping[str, Any]) -> dict[str, Any]:
             import difflib
 
             near = difflib.get_close_matches(name, NAMES, 1)
-            hint = f"Did you mean {near[0]!r}" if near else f"There are {', '.join(NAMES)}"
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(NAMES)}"
             raise InputError(f"unknown option of sampling {name!r}", hint=hint)
     return {name: _CHECKS[name](name, value) for name, value in given.items() if value is not None}

@@ -5,6 +5,7 @@ Each is imported only when somebody asks for it, so that a broken one harms nobo
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import os
 import sys
@@ -18,6 +19,7 @@ import pluggy
 
 from aiaas_sdk import hookspecs
 from aiaas_sdk._version import __version__
+from aiaas_sdk.articles import kind_of, with_article
 from aiaas_sdk.errors import BackendNotInstalledError, ConfigError, PluginLoadError
 from aiaas_sdk.records.model import BackendInfo
 from aiaas_sdk.signatures import check_backend
@@ -192,10 +194,10 @@ def _serving(scheme: str, address: str) -> metadata.EntryPoint:
     entries = _claims().get(scheme)
     if not entries:
         installed = ", ".join(sorted(_claims())) or "none"
-        known = KNOWN.get(scheme)
-        hint = f'Install it: pip install "{known}"' if known else f"A plugin is often called aiaas-{scheme}"
         raise BackendNotInstalledError(
-            f"no installed backend serves {scheme!r}", address=address, hint=f"{hint}. Installed are {installed}"
+            f"no installed backend serves {scheme!r}",
+            address=address,
+            hint=f"{_where_to_get(scheme)} Installed are {installed}",
         )
     if len(entries) > 1:
         raise _contended("scheme", scheme, entries, address)
@@ -206,6 +208,13 @@ def _serving(scheme: str, address: str) -> metadata.EntryPoint:
             hint=f'Install it: pip install "{_distribution(entries[0])}[{scheme}]"',
         )
     return entries[0]
+
+
+def _where_to_get(scheme: str) -> str:
+    if known := KNOWN.get(scheme):
+        return f'Install it: pip install "{known}".'
+    near = difflib.get_close_matches(scheme, ["http", "https", *KNOWN, *_claims()], 1)
+    return f"Did you mean {near[0]}:?" if near else f"A plugin is often called aiaas-{scheme}."
 
 
 def _contended(kind: str, name: str, entries: list[metadata.EntryPoint], address: str | None) -> PluginLoadError:
@@ -241,7 +250,7 @@ def _only(group: str, kind: str, name: str) -> metadata.EntryPoint:
     if entries:
         raise _contended(kind, name, entries, None)
     installed = ", ".join(sorted(_claims(group))) or "none"
-    raise ConfigError(f"no installed plugin has a {kind} {name!r}", hint=f"Installed are {installed}")
+    raise ConfigError(f"no installed plugin has {with_article(kind)} {name!r}", hint=f"Installed are {installed}")
 
 
 # ---------------------------------------------------------------- loading
@@ -298,7 +307,7 @@ def _check_class(given: Any, hook: str) -> None:
 
 
 def _called(value: Any) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"
+    return "nothing" if value is None else kind_of(value)
 
 
 def managed(plugin: Any) -> Any:

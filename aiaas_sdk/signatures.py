@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from aiaas_sdk.articles import kind_of, with_article
+
 __all__ = ["check_backend"]
 
 _BASE = "aiaas_sdk.backends.base"
@@ -65,10 +67,10 @@ def _check_method(cls: type[Any], name: str, method: Any, arguments: tuple[str, 
     try:
         inspect.signature(method).bind(None, *arguments)
     except TypeError as error:
-        raise TypeError(f"{where} a {name} that can't be called as {wanted}: {error}") from None
+        raise TypeError(f"{where} {with_article(name)} that can't be called as {wanted}: {error}") from None
     except ValueError:  # in C, and without a signature
         return
 
 
 def _called(value: Any) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"
+    return "nothing" if value is None else kind_of(value)

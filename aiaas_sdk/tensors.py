@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from aiaas_sdk.articles import kind_of, with_article
 from aiaas_sdk.errors import InputError, ProtocolError
 from aiaas_sdk.flow import Buffer
 from aiaas_sdk.records.model import TensorSpec
@@ -45,6 +46,7 @@ __all__ = [
     "take",
     "to_bytes",
     "to_json",
+    "viewed",
 ]
 
 MAX_RANK = 32
@@ -184,7 +186,7 @@ def take(value: Any, spec: TensorSpec, *, where: str) -> Tensor:
     if isinstance(value, Tensor):
         tensor = value
         if tensor.datatype != spec.datatype:
-            _refuse(spec, where, f"a {tensor.datatype} tensor")
+            _refuse(spec, where, f"{with_article(tensor.datatype)} tensor")
     elif _is_torch(value):
         tensor = Tensor(spec.datatype, _take_torch(value, spec, where))
     else:
@@ -221,7 +223,7 @@ def _as_read(value: Any) -> np.dtype[Any]:
             return np.dtype(object)
         return np.asarray(value).dtype
     except Exception as error:  # whatever `__array__` of a stranger raises
-        what = f"a {type(value).__name__} can't be read as an array"
+        what = f"{kind_of(value)} can't be read as an array"
         raise InputError(f"{what} ({type(error).__name__})") from None
 
 
@@ -229,11 +231,13 @@ def _take_torch(value: Any, spec: TensorSpec, where: str) -> Any:
     torch = sys.modules["torch"]
     want = _TORCH_NAMES.get(spec.datatype)
     if want is None:
-        _refuse(spec, where, f"a {value.dtype} tensor", "torch has no strings; give a list of str or bytes")
+        _refuse(
+            spec, where, f"{with_article(str(value.dtype))} tensor", "torch has no strings; give a list of str or bytes"
+        )
     if value.dtype != getattr(torch, want, None):
-        _refuse(spec, where, f"a {value.dtype} tensor", f"Convert it: x.to(torch.{want})")
+        _refuse(spec, where, f"{with_article(str(value.dtype))} tensor", f"Convert it: x.to(torch.{want})")
     if value.layout != torch.strided or value.device.type == "meta":
-        came = f"a {value.layout} tensor on {value.device}"
+        came = f"{with_article(str(value.layout))} tensor on {value.device}"
         _refuse(spec, where, came, "Give a dense tensor: x.to_dense()")
     return value.detach()
 
@@ -259,9 +263,12 @@ def _as_array(value: Any, spec: TensorSpec, where: str) -> Storage:
         if hasattr(value, "__dlpack__"):
             return np.from_dlpack(value)
     except Exception as error:  # the other library's own; it may raise anything
-        reason = f"a {type(value).__name__} that can't become an array ({type(error).__name__})"
+        reason = f"{kind_of(value)} that can't become an array ({type(error).__name__})"
         _refuse(spec, where, reason, "Give a numpy array or a torch tensor on the CPU")
-    _refuse(spec, where, f"a {type(value).__name__}", "Give a numpy array, a torch tensor or a list")
+    hint = "Give a numpy array, a torch tensor or a list"
+    if hasattr(value, "__array_interface__"):  # a picture of pillow's
+        hint = "Make an array of it, np.asarray(x), of the shape and datatype that the model wants"
+    _refuse(spec, where, kind_of(value), hint)
 
 
 def _take_numpy(array: Storage, spec: TensorSpec, where: str) -> Storage:
@@ -273,18 +280,22 @@ def _take_numpy(array: Storage, spec: TensorSpec, where: str) -> Storage:
             return np.asarray(array, order="C").view(want)
         if array.dtype.newbyteorder("=") == np.float32:
             return _to_bf16(np.asarray(array, dtype=np.float32, order="C"))
-        _refuse(spec, where, f"a {array.dtype} array", "Convert it: x.astype(np.float32)")
+        _refuse(spec, where, _array_of(array.dtype), "Convert it: x.astype(np.float32)")
     if array.dtype.newbyteorder("=") != want:
-        _refuse(spec, where, f"a {array.dtype} array", f"Convert it: x.astype(np.{want.name})")
+        _refuse(spec, where, _array_of(array.dtype), f"Convert it: x.astype(np.{want.name})")
     return np.asarray(array, dtype=want, order="C")  # not ascontiguousarray, which gives a scalar an axis
+
+
+def _array_of(dtype: np.dtype[Any]) -> str:
+    return f"{with_article(str(dtype))} array"
 
 
 def _strings(array: Storage, spec: TensorSpec, where: str) -> Storage:
     if array.dtype.kind == "S":
         hint = "numpy cut trailing zero bytes when it was made; build it with dtype=object, or give a list"
-        _refuse(spec, where, f"a {array.dtype} array", hint)
+        _refuse(spec, where, _array_of(array.dtype), hint)
     if array.dtype.kind not in "OUT":
-        _refuse(spec, where, f"a {array.dtype} array", "Give a list, or an object array, of str or bytes")
+        _refuse(spec, where, _array_of(array.dtype), "Give a list, or an object array, of str or bytes")
     return _encoded(array.ravel().tolist(), array.shape, spec, where)
 
 
@@ -464,14 +475,15 @@ def from_bytes(datatype: str, shape: Sequence[int], buffer: Buffer, where: str) 
         return Tensor(datatype, _objects(_split(view, count, where), shape))
     if len(view) != count * kind.size:
         raise ProtocolError(f"{where} has {len(view)} bytes; {datatype} {list(shape)} takes {count * kind.size}")
-    if not count:
-        return Tensor(datatype, np.empty(shape, kind.dtype))
-    array: Storage = np.frombuffer(view, kind.dtype)
-    if datatype == "BOOL" and array.view(np.uint8).max() > 1:
+    if datatype == "BOOL" and count and np.frombuffer(view, np.uint8).max() > 1:
         raise ProtocolError(f"{where} is BOOL and has bytes other than 0 and 1")
-    if not array.flags.aligned:
-        array = array.copy()
-    return Tensor(datatype, array.reshape(shape))
+    return viewed(datatype, shape, view, 0)
+
+
+def viewed(datatype: str, shape: tuple[int, ...], buffer: Buffer, start: int) -> Tensor:
+    """As `from_bytes`, for bytes from `start` on that are known to be enough; not for BYTES, nor for BOOL unchecked."""
+    array: Storage = np.ndarray(shape, DATATYPES[datatype].dtype, buffer, start)
+    return Tensor(datatype, array if array.flags.aligned else array.copy())
 
 
 def _split(view: memoryview, count: int, where: str) -> list[bytes]:
@@ -640,7 +652,7 @@ def _element(value: Any) -> bytes:
         return bytes(value)
     if isinstance(value, str):
         return value.encode()
-    raise TypeError(f"a {type(value).__name__} among its elements")
+    raise TypeError(f"{kind_of(value)} among its elements")
 
 
 def _objects(elements: Iterable[bytes], shape: tuple[int, ...]) -> Storage:

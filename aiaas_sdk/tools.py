@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.errors import InputError
 from aiaas_sdk.records.chat import ToolSpec
 from aiaas_sdk.records.language import Message, Tool, ToolCall
@@ -27,7 +28,7 @@ class Toolbox:
 
     def __init__(self, tools: Sequence[Tool | ToolSpec]) -> None:
         if not isinstance(tools, Sequence):
-            raise InputError(f"tools is a {type(tools).__name__}", hint="Give a list of them")
+            raise InputError(f"tools is {kind_of(tools)}", hint="Give a list of them")
         self._tools: dict[str, Callable[..., Any]] = {}
         specs: dict[str, ToolSpec] = {}
         for tool in tools:
@@ -102,7 +103,7 @@ def _spec(tool: Callable[..., Any]) -> ToolSpec:
 
     name = getattr(tool, "__name__", "")
     if not inspect.isroutine(tool) or not name.isidentifier():
-        what = f"the tool {name!r} is a class" if isinstance(tool, type) else f"a tool is a {type(tool).__name__}"
+        what = f"the tool {name!r} is a class" if isinstance(tool, type) else f"a tool is {kind_of(tool)}"
         raise InputError(what, hint="Give plain functions with names and typed parameters")
     if not _NAME.fullmatch(name):
         raise InputError(f"the tool {name!r} has an impossible name", hint="Up to 64 letters from a to z, digits and _")

@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.engine import Engine
 from aiaas_sdk.errors import (
     AiaasError,
@@ -24,7 +25,8 @@ from aiaas_sdk.errors import (
 from aiaas_sdk.flow import Flow, sleep
 from aiaas_sdk.mapping import MOST, Course, OnError, Pace, check, given, records_in, size
 from aiaas_sdk.observing import find, watched, watching
-from aiaas_sdk.records.call import Call
+from aiaas_sdk.records.call import Call, Deadline
+from aiaas_sdk.records.explanation import with_explain
 from aiaas_sdk.records.model import ModelInfo, TensorSpec
 from aiaas_sdk.records.options import ENGINE_OPTIONS, Unset
 from aiaas_sdk.records.prediction import Prediction, RowOf
@@ -51,7 +53,7 @@ class Verbs:
         engine: Engine,
         options: Mapping[str, Any],
         around: Callable[[Mapping[str, Any]], Any],
-        reload: Callable[[Mapping[str, Any]], Any],
+        reload: Callable[..., Any],
         schema: Schema | None = None,
     ) -> None:
         self._engine, self._options = engine.lease(), dict(options)
@@ -68,23 +70,23 @@ class Verbs:
     def __reduce__(self) -> Any:
         raise TypeError("a model can't be pickled; send its address and load it there")
 
-    def _call(self, verb: str, deadline: float | None = None) -> Call:
+    def _call(self, verb: str, deadline: Deadline | None = None) -> Call:
         call = Call(verb, attempt_timeout=self._options.get("attempt_timeout"), deadline=deadline)
         if self._policies is not None:
             call.around = self._policies
         return call
 
-    def _look(self, verb: str, deadline: float | None) -> Call:
+    def _look(self, verb: str, deadline: Deadline | None) -> Call:
         """A call without policies, of who looks again by himself."""
         return Call(verb, attempt_timeout=self._options.get("attempt_timeout"), deadline=deadline)
 
-    def _deadline(self, timeout: float | Unset | None) -> float | None:
+    def _deadline(self, timeout: float | Unset | None) -> Deadline | None:
         seconds = self._timeout if isinstance(timeout, Unset) else timeout
         if seconds is None:
             return None
         if not seconds > 0:
             raise ConfigError(f"timeout is {seconds} s", hint="Give seconds above 0, or None for no limit")
-        return float(time.monotonic() + seconds)
+        return Deadline.after(seconds)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -116,8 +118,9 @@ class Verbs:
         pause, told = LOADING, False
         while True:
             try:
-                info = yield from self._engine.backend.opening(call)
+                info = with_explain((yield from self._engine.backend.opening(call)))
                 call.model, call.version = info.name, info.version
+                self._engine.backend.known = info
                 return info
             except (ModelNotReadyError, UnavailableError) as error:
                 if call.deadline is None or not error.retryable or error.status not in (None, 503):
@@ -204,13 +207,13 @@ class Verbs:
             self._bound = self._schema.bind(self._engine.info)
         return self._bound
 
-    def _answered(self, inputs: Any, outputs: Sequence[str] | None, deadline: float | None) -> Flow[Any]:
+    def _answered(self, inputs: Any, outputs: Sequence[str] | None, deadline: Deadline | None) -> Flow[Any]:
         """`predict`, for arrays or records."""
         if self._schema is None:
             return self._predict(self._call("predict", deadline), inputs, outputs)
         return self._for_records(inputs, outputs, deadline)
 
-    def _for_records(self, inputs: Any, outputs: Sequence[str] | None, deadline: float | None) -> Flow[Any]:
+    def _for_records(self, inputs: Any, outputs: Sequence[str] | None, deadline: Deadline | None) -> Flow[Any]:
         bound = self._records()
         assert bound is not None
         records = records_in(inputs, bound.input)
@@ -288,14 +291,13 @@ class Verbs:
         return Checkpoint(path, info, str(self._engine.backend.address))
 
     def _located(self, error: AiaasError, call: Call, begun: float) -> AiaasError:
-        elapsed = time.perf_counter() - begun
-        left = None if call.deadline is None else call.deadline - time.monotonic()
+        deadline = call.deadline
         return error.locate(
             address=str(self._engine.backend.address),
-            attempts=call.attempts,
+            attempts=call.tries,
             allowed=call.allowed,
-            elapsed=elapsed,
-            timeout=None if left is None else elapsed + left,
+            elapsed=time.perf_counter() - begun if deadline is None else deadline.elapsed,
+            timeout=None if deadline is None else deadline.timeout,
         )
 
 
@@ -360,4 +362,4 @@ def _check_answer(answer: Mapping[str, Tensor], info: ModelInfo, wanted: Sequenc
 
 
 def _told(value: Any) -> str:
-    return "nothing" if value is None or value == {} else f"a {type(value).__name__}"
+    return "nothing" if value is None or value == {} else kind_of(value)

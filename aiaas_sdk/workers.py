@@ -32,7 +32,7 @@ class Workers(Executor):
         self._guard = threading.Lock()
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._idle: SimpleQueue[None] = SimpleQueue()  # as many entries as threads that wait for a task
-        self._threads = 0
+        self._threads: list[threading.Thread] = []
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """The future of the work; RuntimeError after `shutdown`."""
@@ -47,14 +47,34 @@ class Workers(Executor):
         return future
 
     def _see_to_a_thread(self) -> None:
+        if self.lost:  # whether it was idle isn't known any more
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            self._start()
+            return
         try:
             self._idle.get_nowait()
         except Empty:
-            if self._threads < self._count:
-                self._threads += 1
-                name = f"{self._name}-{self._threads}"
-                arguments = (self._tasks, self._idle)
-                threading.Thread(target=self._work, args=arguments, name=name, daemon=True).start()
+            if len(self._threads) < self._count:
+                self._start()
+
+    def _start(self) -> None:
+        name = f"{self._name}-{len(self._threads) + 1}"
+        thread = threading.Thread(target=self._work, args=(self._tasks, self._idle), name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    @property
+    def lost(self) -> bool:
+        """A thread has died, with what it was doing: something was raised in it from outside, say."""
+        return not self._closed and not all(thread.is_alive() for thread in self._threads)
+
+    def mended(self) -> bool:
+        """Whether a thread was lost; then there is another in its place."""
+        with self._guard:
+            if self._process != os.getpid() or not self.lost:
+                return False
+            self._see_to_a_thread()
+            return True
 
     def _work(self, tasks: SimpleQueue[Task | None], idle: SimpleQueue[None]) -> None:
         """A thread's life. It takes no lock: at exit a daemon may stop anywhere, and would keep it for ever."""
@@ -84,5 +104,5 @@ class Workers(Executor):
                     task[0].cancel()
         except Empty:
             pass
-        for _ in range(self._threads):
+        for _ in self._threads:
             self._tasks.put(None)

@@ -11,7 +11,6 @@ of the turns' differences. Wall time: what a reader waits.
 from __future__ import annotations
 
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from processes import ROOT, free_port
+
 PROMPT = "Tell me in a few words why the sea is salt, and lakes most often aren't."
 ROUNDS = {"tiny": 100, "smollm2": 20}
 """Turns of each model."""
@@ -52,8 +52,7 @@ def served(folder: Path) -> Iterator[str]:
     """Where `aiaas serve` answers for the folder."""
     import aiaas_sdk as aiaas
 
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "aiaas_sdk.cli", "serve", str(folder), "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:

@@ -12,7 +12,6 @@ users of a few services do.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import heapq
 import json
@@ -21,15 +20,14 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from chart import Line, Panel, drawn
+from report import add_picture, draw, parser, written
 
 import aiaas_sdk as aiaas
 from aiaas_sdk.errors import AiaasError
 
-ROOT = Path(__file__).parent.parent
 PATIENCE, TIMEOUT = 0.5, 5.0
 """Seconds for one attempt, and for a call."""
 WORKERS, QUEUE = 10, 1.0
@@ -321,24 +319,21 @@ def picture(outcomes: Sequence[Outcome]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--capacity", type=float, default=100.0, help="requests per second that the server can do")
-    parser.add_argument("--seconds", type=float, nargs=3, default=(4.0, 15.0, 12.0), help="before, in and after it")
-    parser.add_argument("--processes", type=int, default=4)
-    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES)[:3])
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "fleet.json")
-    parser.add_argument("--picture", type=Path, help="where the curves are drawn, as SVG")
-    options = parser.parse_args()
+    made = parser(__doc__, "fleet")
+    made.add_argument("--capacity", type=float, default=100.0, help="requests per second that the server can do")
+    made.add_argument("--seconds", type=float, nargs=3, default=(4.0, 15.0, 12.0), help="before, in and after it")
+    made.add_argument("--processes", type=int, default=4)
+    made.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES)[:3])
+    add_picture(made)
+    options = made.parse_args()
     outcomes = []
     for case in options.cases:
         settings, alone = CASES[case]
         plan = Plan(options.capacity, *options.seconds, processes=options.processes, alone=alone)
         outcomes.append(run(case, plan, settings))
     print(shown(outcomes))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps([asdict(found) for found in outcomes], indent=1) + "\n")
-    if options.picture:
-        options.picture.write_text(picture(outcomes))
+    written(options.json, [asdict(found) for found in outcomes])
+    draw(options.picture, lambda: picture(outcomes))
 
 
 if __name__ == "__main__":

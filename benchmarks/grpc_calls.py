@@ -9,16 +9,12 @@ be imported in place of gRPC.)
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import socket
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import remote
+from processes import free_port, two_cores
+from report import written
 
 SIZES = (12, 1 << 20, 16 << 20)
 
@@ -59,33 +55,18 @@ def shown(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
-    parser.add_argument("--json", type=Path, default=remote.ROOT / "benchmarks" / "results" / "grpc.json")
-    parser.add_argument("--client", choices=("ours", "theirs"), help=argparse.SUPPRESS)
-    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = remote.asked(__doc__, "grpc", SIZES)
     if options.client:
-        call = (ours if options.client == "ours" else theirs)(options.port)
-        if options.memory:
-            remote.measure_memory(call, options.memory)
-        else:
-            remote.serve_turns(call)
+        remote.work(ours if options.client == "ours" else theirs, options)
         return
-    if not remote.PEER.exists():
-        sys.exit("there is no .peers/triton; make it with scripts/peers.sh triton")
-    if len(os.sched_getaffinity(0)) < 2:
-        sys.exit("client and server need a core each")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    remote.peer_there()
+    two_cores()
+    port = free_port()
     with remote.triton("--grpc-address=127.0.0.1", f"--grpc-port={port}"):
         calls = remote.compare(port, options.sizes, options.rounds, __file__)
         result = {"calls": calls, "memory": remote.memory(port, remote.SIZES[-1], __file__)}
     print(shown(result))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(result, indent=2) + "\n")
+    written(options.json, result)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ the median of the rounds' differences or ratios, of CPU time of the whole proces
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import time
 from collections.abc import Callable
@@ -17,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from processes import ROOT
+from turns import compared
 
 import aiaas_sdk as aiaas
 
-ROOT = Path(__file__).parent.parent
 TEXTS = ["A man is eating food.", "The girl is carrying a baby.", "Two dogs run on a beach.", "It rains."] * 4
 QUESTION = [{"role": "user", "content": "Tell me about the sea."}]
 TOKENS = 24
@@ -32,19 +32,10 @@ def _model(name: str) -> Path:
     return Path(done.stdout.strip())
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    begun = time.process_time()
-    call()
-    return time.process_time() - begun
-
-
 def _show(name: str, ours: Callable[[], object], raw: Callable[[], object], rounds: int, each: int = 1) -> None:
     """Microseconds for `each` part of a call (a token, say), and the ratio."""
-    ours(), raw()
-    pairs = [(_seconds(ours), _seconds(raw)) for _ in range(rounds)]
-    base = 1e6 * statistics.median(b for _, b in pairs) / each
-    over = 1e6 * statistics.median(a - b for a, b in pairs) / each
-    print(f"{name:32}{base:>12.0f}{over:>+10.0f}{statistics.median(a / b for a, b in pairs):>8.3f}")
+    base, over, ratio = compared(ours, raw, rounds, clock=time.process_time)
+    print(f"{name:32}{1e6 * base / each:>12.0f}{1e6 * over / each:>+10.0f}{ratio:>8.3f}")
 
 
 def _embedding(folder: Path) -> None:

@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
-import os
-import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from remote import CLIENT_CORE, MODEL, PEER, ROOT, Client, triton
+from processes import CLIENT_CORE, ROOT, Worker, two_cores
+from remote import MODEL, PEER, peer_there, triton
+from report import parser, written
+from turns import Round, middle, orders, ratio
 
 IN_FLIGHT = 64
 CALLS = {"ours": 64 * 30, "tritonclient": 64 * 30, "httpx": 64 * 3}
@@ -103,56 +104,34 @@ async def serve_turns(make: Callable[[int], Pair], port: int) -> None:
 
     assert np.array_equal(await call(), X)
     await turn(2 * IN_FLIGHT)
-    print("ready", flush=True)
+    print('"ready"', flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         print(json.dumps(await turn(int(line))), flush=True)
     await close()
 
 
 # ---------------------------------------------------------------- taking turns
-class Concurrent(Client):
-    """One client process, pinned to the clients' core."""
-
-    def __init__(self, name: str, port: int) -> None:
-        python, _ = CLIENTS[name]
-        self.name = name
-        self.process = subprocess.Popen(
-            [str(python), __file__, "--client", name, "--port", str(port)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": "" if python == PEER else str(ROOT)},
-            preexec_fn=lambda: os.sched_setaffinity(0, {CLIENT_CORE}),
-        )
-
-    def calls(self, count: int) -> dict[str, float]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{count}\n")
-        self.process.stdin.flush()
-        return json.loads(self.answer())  # type: ignore[no-any-return]
+def client(name: str, port: int) -> Worker:
+    python, _ = CLIENTS[name]
+    path = "" if python == PEER else str(ROOT)
+    return Worker([python, __file__, "--client", name, "--port", str(port)], CLIENT_CORE, {"PYTHONPATH": path})
 
 
 def compare(port: int, rounds: int) -> dict[str, Any]:
-    clients = [Concurrent(name, port) for name in CLIENTS]
-    try:
-        for client in clients:
-            assert client.answer() == "ready\n"
-        found = []
-        for number in range(rounds):
-            order = clients if number % 2 == 0 else clients[::-1]
-            found.append({client.name: client.calls(CALLS[client.name]) for client in order})
-    finally:
-        for client in clients:
-            client.end()
+    with contextlib.ExitStack() as stack:
+        clients = {name: stack.enter_context(client(name, port)) for name in CLIENTS}
+        for one in clients.values():
+            assert one.answer() == "ready"
+        found = [{name: clients[name].turn(CALLS[name]) for name in order} for order in orders(list(CLIENTS), rounds)]
     return {"rounds": rounds, "clients": {name: figures(name, found) for name in CLIENTS}}
 
 
-def figures(name: str, found: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
+def figures(name: str, found: Sequence[Round]) -> dict[str, Any]:
     return {
-        "requests_per_second": 1 / statistics.median(turn[name]["wall"] for turn in found),
-        "cpu_us": 1e6 * statistics.median(turn[name]["cpu"] for turn in found),
-        "ours_is_times_as_quick": statistics.median(turn[name]["wall"] / turn["ours"]["wall"] for turn in found),
-        "cpu_ratio": statistics.median(turn[name]["cpu"] / turn["ours"]["cpu"] for turn in found),
+        "requests_per_second": 1 / middle(found, name, "wall"),
+        "cpu_us": 1e6 * middle(found, name, "cpu"),
+        "ours_is_times_as_quick": ratio(found, name, "ours", "wall"),
+        "cpu_ratio": ratio(found, name, "ours", "cpu"),
         "target": TARGETS.get(name),
     }
 
@@ -169,24 +148,20 @@ def shown(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "inflight.json")
-    parser.add_argument("--client", choices=list(CLIENTS), help=argparse.SUPPRESS)
-    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    made = parser(__doc__, "inflight")
+    made.add_argument("--rounds", type=int, default=15)
+    made.add_argument("--client", choices=list(CLIENTS), help=argparse.SUPPRESS)
+    made.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    options = made.parse_args()
     if options.client:
         asyncio.run(serve_turns(CLIENTS[options.client][1], options.port))
         return
-    if not PEER.exists():
-        sys.exit("there is no .peers/triton; make it with scripts/peers.sh triton")
-    if len(os.sched_getaffinity(0)) < 2:
-        sys.exit("client and server need a core each")
+    peer_there()
+    two_cores()
     with triton() as port:
         result = compare(port, options.rounds)
     print(shown(result))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(result, indent=2) + "\n")
+    written(options.json, result)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from processes import ROOT, Worker
+
 TOKENS = 48
 """Of each answer."""
 ROUNDS = 3
@@ -86,26 +87,11 @@ def written(bundle: Path, folder: Path) -> None:
     )  # fmt: skip
 
 
-class Peer:
+def started(folder: Path) -> Worker:
     """The other process."""
-
-    def __init__(self, folder: Path) -> None:
-        python = ROOT / ".peers" / "transformers" / "bin" / "python"
-        environment = {**os.environ, "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
-        self._process = subprocess.Popen(
-            [str(python), __file__, "--peer", str(folder)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
-
-    def __call__(self, rows: list[list[int]]) -> tuple[float, list[list[int]]]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(json.dumps(rows), file=self._process.stdin, flush=True)
-        seconds, tokens = json.loads(self._process.stdout.readline())
-        return seconds, tokens
-
-    def close(self) -> None:
-        self._process.communicate()
+    python = ROOT / ".peers" / "transformers" / "bin" / "python"
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
+    return Worker([python, __file__, "--peer", folder], environment=quiet)
 
 
 # ---------------------------------------------------------------- ours
@@ -137,23 +123,21 @@ def main() -> None:
         theirs.mkdir()
         located = import_model(source, Path(folder) / "smollm2")
         written(located.folder, theirs)
-        other = Peer(theirs)
-        with aiaas.load(f"torch:{folder}/smollm2") as model:
+        with started(theirs) as other, aiaas.load(f"torch:{folder}/smollm2") as model:
             model.info()
             speaker = model._engine.backend._speaker
             asks = [speaker.ask(Chat((aiaas.Message("user", text),)), streaming=False) for text in PROMPTS]
             ids = [list(ask.prompt) for ask in asks]
             said = [model.generate(text, max_tokens=TOKENS).text for text in PROMPTS]
             words = speaker._engine.spelling
-            spelled = [b"".join(words[token] for token in row).decode(errors="ignore") for row in other(ids)[1]]
+            spelled = [b"".join(words[token] for token in row).decode(errors="ignore") for row in other.turn(ids)[1]]
             assert said == spelled, "the two say different things"
             print(f"{'tokens/s, SmolLM2-135M, float32':36}{'ours':>8}{'theirs':>8}{'ratio':>8}")
             for count in (1, 8):
-                pairs = [(ours(model, PROMPTS[:count]), other(ids[:count])[0]) for _ in range(ROUNDS)]
+                pairs = [(ours(model, PROMPTS[:count]), other.turn(ids[:count])[0]) for _ in range(ROUNDS)]
                 mine, its = (count * TOKENS / statistics.median(pair[side] for pair in pairs) for side in (0, 1))
                 ratio = statistics.median(b / a for a, b in pairs)
                 print(f"{f'{count} conversation' + 's' * (count > 1):36}{mine:>8.1f}{its:>8.1f}{ratio:>8.2f}")
-        other.close()
 
 
 if __name__ == "__main__":

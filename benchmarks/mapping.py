@@ -15,24 +15,21 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
-import statistics
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from processes import CLIENT_CORE, ROOT, SERVER_CORE, Worker, await_ready, free_port, pinned, two_cores
+from report import parser, written
+from turns import middle, orders, ratio
+
 ROW = 784
 """Numbers in a row: an image of a handwritten digit."""
 BATCH_SIZES = (1, 32, 256)
 BATCHES = 128
 IN_FLIGHT = 8
-CLIENT_CORE, SERVER_CORE = 0, 1
 OURS = ("Model.map", "AsyncModel.map")
 THEIRS = ("httpx by hand", "AsyncModel.predict by hand")
 Turn = Callable[[Any, int], list[Any]]
@@ -132,7 +129,7 @@ def serve_turns(turn: Turn) -> None:
 
     x = np.random.default_rng(0).normal(size=(BATCHES * max(BATCH_SIZES), ROW)).astype(np.float32)
     assert np.array_equal(np.stack(turn(x[:100], 8)), x[:100])
-    print("ready", flush=True)
+    print('"ready"', flush=True)
     for line in sys.stdin:
         batch_size = int(line)
         rows = x[: BATCHES * batch_size]
@@ -147,99 +144,47 @@ def serve_turns(turn: Turn) -> None:
 @contextlib.contextmanager
 def serving() -> Iterator[str]:
     """`aiaas serve` with the echo model; gives the model's URL."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     target = f"echo=echo:?x=FP32[-1,{ROW}]"
     process = subprocess.Popen(
         [sys.executable, "-m", "aiaas_sdk.cli", "serve", target, "--port", str(port)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
+        preexec_fn=pinned(SERVER_CORE),
     )
     try:
-        wait_ready(process, f"http://127.0.0.1:{port}/v2/models/echo")
-        yield f"http://127.0.0.1:{port}/v2/models/echo"
+        url = f"http://127.0.0.1:{port}/v2/models/echo"
+        await_ready(process, f"{url}/ready")
+        yield url
     finally:
         process.terminate()
         process.wait(30)
 
 
-def wait_ready(process: subprocess.Popen[bytes], url: str) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    for _ in range(300):
-        if process.poll() is not None:
-            break
-        try:
-            opener.open(f"{url}/ready", timeout=2).close()
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    sys.exit("the server doesn't start")
-
-
 # ---------------------------------------------------------------- taking turns
-class Client:
-    """One client process, pinned to the clients' core."""
-
-    def __init__(self, name: str, url: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--client", name, "--url", url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            preexec_fn=lambda: os.sched_setaffinity(0, {CLIENT_CORE}),
-        )
-
-    def answer(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"a client ended early (status {self.process.wait()})")
-        return line
-
-    def turn(self, batch_size: int) -> dict[str, float]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{batch_size}\n")
-        self.process.stdin.flush()
-        return json.loads(self.answer())  # type: ignore[no-any-return]
-
-    def end(self) -> None:
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
-        self.process.wait(30)
+def client(name: str, url: str) -> Worker:
+    command = [sys.executable, __file__, "--client", name, "--url", url]
+    return Worker(command, CLIENT_CORE, {"PYTHONPATH": str(ROOT)})
 
 
 def compare(url: str, batch_sizes: list[int], rounds: int) -> list[dict[str, Any]]:
-    clients = {name: Client(name, url) for name in CLIENTS}
-    try:
-        for client in clients.values():
-            assert client.answer() == "ready\n"
+    with contextlib.ExitStack() as stack:
+        clients = {name: stack.enter_context(client(name, url)) for name in CLIENTS}
+        for one in clients.values():
+            assert one.answer() == "ready"
         return [compare_size(clients, batch_size, rounds) for batch_size in batch_sizes]
-    finally:
-        for client in clients.values():
-            client.end()
 
 
-def compare_size(clients: dict[str, Client], batch_size: int, rounds: int) -> dict[str, Any]:
-    found: list[dict[str, dict[str, float]]] = []
+def compare_size(clients: Mapping[str, Worker], batch_size: int, rounds: int) -> dict[str, Any]:
     names = list(clients)
-    for number in range(rounds):
-        order = names[number % len(names) :] + names[: number % len(names)]
-        found.append({name: clients[name].turn(batch_size) for name in order})
-
-    def ratio(mine: str, other: str, what: str) -> float:
-        return statistics.median(turn[mine][what] / turn[other][what] for turn in found)
-
-    rows = BATCHES * batch_size
+    found = [{name: clients[name].turn(batch_size) for name in order} for order in orders(names, rounds)]
     return {
         "batch_size": batch_size,
         "rounds": rounds,
-        "rows_per_s": {name: rows / statistics.median(turn[name]["wall"] for turn in found) for name in names},
+        "rows_per_s": {name: BATCHES * batch_size / middle(found, name, "wall") for name in names},
         "ratios": {
-            f"{mine} / {other}": {what: ratio(mine, other, what) for what in ("wall", "cpu")}
+            f"{mine} / {other}": {what: ratio(found, mine, other, what) for what in ("wall", "cpu")}
             for mine in OURS
             for other in THEIRS
         },
@@ -259,23 +204,20 @@ def shown(results: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=list(BATCH_SIZES))
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "mapping.json")
-    parser.add_argument("--client", choices=CLIENTS, help=argparse.SUPPRESS)
-    parser.add_argument("--url", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    made = parser(__doc__, "mapping")
+    made.add_argument("--rounds", type=int, default=15)
+    made.add_argument("--batch-sizes", type=int, nargs="+", default=list(BATCH_SIZES))
+    made.add_argument("--client", choices=CLIENTS, help=argparse.SUPPRESS)
+    made.add_argument("--url", help=argparse.SUPPRESS)
+    options = made.parse_args()
     if options.client:
         serve_turns(CLIENTS[options.client](options.url))
         return
-    if len(os.sched_getaffinity(0)) < 2:
-        sys.exit("clients and server need a core each")
+    two_cores()
     with serving() as url:
         results = compare(url, options.batch_sizes, options.rounds)
     print(shown(results))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(results, indent=2) + "\n")
+    written(options.json, results)
 
 
 if __name__ == "__main__":

@@ -8,36 +8,18 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from aiaas_onnx import export
 from aiaas_onnx.runtime import onnxruntime
+from turns import compared, seconds
 
 import aiaas_sdk as aiaas
 from aiaas_sdk.architectures.cnn import CNN
 
 ROUNDS = 300
-
-
-def _seconds(call: Callable[[], object], times: int) -> float:
-    begun = time.thread_time()
-    for _ in range(times):
-        call()
-    return (time.thread_time() - begun) / times
-
-
-def _compared(ours: Callable[[], object], raw: Callable[[], object], times: int) -> tuple[float, float, float]:
-    """Median seconds of the raw call, median difference, median ratio."""
-    pairs = [(_seconds(ours, times), _seconds(raw, times)) for _ in range(ROUNDS)]
-    return (
-        statistics.median(b for _, b in pairs),
-        statistics.median(a - b for a, b in pairs),
-        statistics.median(a / b for a, b in pairs),
-    )
 
 
 def _by_hand(path: Path) -> onnxruntime.InferenceSession:
@@ -54,6 +36,7 @@ def main() -> None:
         path = Path(folder) / "digits.onnx"
         address = export(bundle, path).address
         session = _by_hand(path)
+        name = session.get_inputs()[0].name
         # as many calls at once as there are cores: a thread for each
         with aiaas.load(address, concurrency=64) as model, aiaas.load(bundle) as eager:
             print(f"{'onnx:, digits CNN':32}{'raw, us':>10}{'over, us':>10}{'ratio':>8}{'torch:, us':>12}")
@@ -64,13 +47,12 @@ def main() -> None:
                     return model.predict(x)
 
                 def raw(x: np.ndarray = x) -> object:
-                    return session.run(None, {"images": x})
+                    return session.run(None, {name: x})
 
-                assert np.array_equal(model.predict(x).array, session.run(None, {"images": x})[0])
-                base, over, ratio = _compared(ours, raw, times)
-                slow = statistics.median(_seconds(lambda x=x: eager.predict(x), times) for _ in range(50))
-                name = f"batch {rows}"
-                print(f"{name:32}{1e6 * base:>10.0f}{1e6 * over:>+10.1f}{ratio:>8.3f}{1e6 * slow:>12.0f}")
+                assert np.array_equal(model.predict(x).array, session.run(None, {name: x})[0])
+                base, over, ratio = compared(ours, raw, ROUNDS, times)
+                slow = statistics.median(seconds(lambda x=x: eager.predict(x), times) for _ in range(50))
+                print(f"{f'batch {rows}':32}{1e6 * base:>10.0f}{1e6 * over:>+10.1f}{ratio:>8.3f}{1e6 * slow:>12.0f}")
 
 
 if __name__ == "__main__":

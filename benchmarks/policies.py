@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from turns import seconds
 
 import aiaas_sdk as aiaas
 from aiaas_sdk.flow import Reply, Request
@@ -99,10 +100,7 @@ def orders() -> Iterator[Sequence[str]]:
 
 def plain_turns(models: Mapping[str, Any]) -> list[dict[str, float]]:
     def turn(made: Any) -> float:
-        begun = time.thread_time()
-        for _ in range(CALLS):
-            made.predict(X)
-        return (time.thread_time() - begun) / CALLS
+        return seconds(lambda: made.predict(X), CALLS)
 
     return [{name: turn(models[name]) for name in order} for order in orders()]
 

@@ -16,19 +16,18 @@ import json
 import os
 import resource
 import shutil
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from processes import CLIENT_CORE, ROOT, SERVER_CORE, Worker, await_ready, free_port, pinned, two_cores
+from report import parser, written
+from turns import middle, orders, ratio
+
 PEER = ROOT / ".peers" / "triton" / "bin" / "python"
 MODEL = "echo"
 SIZES = (12, 1 << 20, 16 << 20, 64 << 20)
@@ -36,7 +35,6 @@ TARGETS = {12: (1.0, 0.9), 1 << 20: (0.8, 0.6), 16 << 20: (0.85, 0.5), 64 << 20:
 """Bytes -> wall and CPU ratio that shouldn't be exceeded."""
 MEMORY_TARGET = 80.0
 """MiB by which one call of 64 MiB may raise the process's peak."""
-CLIENT_CORE, SERVER_CORE = 0, 1
 
 CONFIG = """
 backend: "python"
@@ -86,7 +84,7 @@ def serve_turns(call: Callable[[Any], Any]) -> None:
     import numpy as np
 
     inputs = {size: np.arange(size // 4, dtype=np.float32) for size in SIZES}
-    print("ready", flush=True)
+    print('"ready"', flush=True)
     for line in sys.stdin:
         size, count = map(int, line.split())
         x = inputs.setdefault(size, np.arange(size // 4, dtype=np.float32))
@@ -121,9 +119,8 @@ def triton(*options: str) -> Iterator[int]:
     """A tritonserver with the model `echo`, started with further options; gives its HTTP port."""
     libraries = next(PEER.parent.parent.glob("lib/python3*/site-packages"))
     program = libraries / "pytriton" / "tritonserver"
-    with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-        probe.close()
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         backend = place / "backends" / "python"
         shutil.copytree(program / "backends" / "python", backend)
@@ -152,10 +149,10 @@ def triton(*options: str) -> Iterator[int]:
             },
             stdout=(place / "log").open("wb"),
             stderr=subprocess.STDOUT,
-            preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
+            preexec_fn=pinned(SERVER_CORE),
         )
         try:
-            wait_ready(process, port, place / "log")
+            await_ready(process, f"http://127.0.0.1:{port}/v2/models/{MODEL}/ready", place / "log")
             yield port
         finally:
             process.terminate()
@@ -167,97 +164,46 @@ def python_version() -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def wait_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    for _ in range(300):
-        if process.poll() is not None:
-            break
-        try:
-            opener.open(f"http://127.0.0.1:{port}/v2/models/{MODEL}/ready", timeout=2).close()
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    sys.exit(f"tritonserver doesn't start:\n{log.read_text()[-3000:]}")
+def peer_there() -> None:
+    """Ends the benchmark without it."""
+    if not PEER.exists():
+        sys.exit("there is no .peers/triton; make it with scripts/peers.sh triton")
 
 
 # ---------------------------------------------------------------- taking turns
-class Client:
-    """One client process, pinned to the clients' core."""
-
-    def __init__(self, python: Path | str, name: str, port: int, *more: str, script: str = __file__) -> None:
-        command = [str(python), script, "--client", name, "--port", str(port), *more]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT) if name == "ours" else ""},
-            preexec_fn=lambda: os.sched_setaffinity(0, {CLIENT_CORE}),
-        )
-
-    def answer(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"a client ended early (status {self.process.wait()})")
-        return line
-
-    def turn(self, size: int, count: int) -> dict[str, float]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{size} {count}\n")
-        self.process.stdin.flush()
-        return json.loads(self.answer())  # type: ignore[no-any-return]
-
-    def end(self) -> None:
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
-        self.process.wait(30)
+def client(name: str, port: int, *more: str, script: str = __file__) -> Worker:
+    """A client's process; theirs has libraries of its own."""
+    python, path = (sys.executable, str(ROOT)) if name == "ours" else (PEER, "")
+    return Worker([python, script, "--client", name, "--port", str(port), *more], CLIENT_CORE, {"PYTHONPATH": path})
 
 
 def compare(port: int, sizes: list[int], rounds: int, script: str = __file__) -> list[dict[str, Any]]:
-    pair = (Client(sys.executable, "ours", port, script=script), Client(PEER, "theirs", port, script=script))
-    try:
-        for client in pair:
-            assert client.answer() == "ready\n"
+    with client("ours", port, script=script) as ours, client("theirs", port, script=script) as theirs:
+        pair = {"ours": ours, "theirs": theirs}
+        for one in pair.values():
+            assert one.answer() == "ready"
         return [compare_size(pair, size, rounds) for size in sizes]
-    finally:
-        for client in pair:
-            client.end()
 
 
-def compare_size(pair: tuple[Client, Client], size: int, rounds: int) -> dict[str, Any]:
+def compare_size(pair: Mapping[str, Worker], size: int, rounds: int) -> dict[str, Any]:
     count = max(1, min(300, (48 << 20) // max(size, 1)))
-    found = []
-    for number in range(rounds):
-        order = pair if number % 2 == 0 else pair[::-1]
-        turns = {client: client.turn(size, count) for client in order}
-        found.append([turns[client] for client in pair])
-
-    def ratio(what: str) -> float:
-        return statistics.median(mine[what] / other[what] for mine, other in found)
-
-    def middle(who: int, what: str) -> float:
-        return statistics.median(turn[who][what] for turn in found)
-
+    found = [{name: pair[name].turn(f"{size} {count}") for name in order} for order in orders(list(pair), rounds)]
     return {
         "bytes": size,
         "rounds": rounds,
         "calls_a_turn": count,
-        "wall_ratio": ratio("wall"),
-        "cpu_ratio": ratio("cpu"),
-        "ours": {"wall_us": middle(0, "wall") * 1e6, "cpu_us": middle(0, "cpu") * 1e6},
-        "theirs": {"wall_us": middle(1, "wall") * 1e6, "cpu_us": middle(1, "cpu") * 1e6},
+        "wall_ratio": ratio(found, "ours", "theirs", "wall"),
+        "cpu_ratio": ratio(found, "ours", "theirs", "cpu"),
+        **{name: {f"{what}_us": 1e6 * middle(found, name, what) for what in ("wall", "cpu")} for name in pair},
         "target": TARGETS.get(size),
     }
 
 
 def memory(port: int, size: int, script: str = __file__) -> dict[str, Any]:
     grown = {}
-    for name, python in (("ours", sys.executable), ("theirs", PEER)):
-        client = Client(python, name, port, "--memory", str(size), script=script)
-        grown[name] = json.loads(client.answer())["grown"]
-        client.end()
+    for name in ("ours", "theirs"):
+        with client(name, port, "--memory", str(size), script=script) as one:
+            grown[name] = one.answer()["grown"]
     return {"bytes": size, "grown_mib": grown, "target_mib": MEMORY_TARGET}
 
 
@@ -279,31 +225,35 @@ def shown(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def asked(text: str | None, name: str, sizes: Sequence[int]) -> argparse.Namespace:
+    made = parser(text, name)
+    made.add_argument("--rounds", type=int, default=15)
+    made.add_argument("--sizes", type=int, nargs="+", default=list(sizes))
+    made.add_argument("--client", choices=("ours", "theirs"), help=argparse.SUPPRESS)
+    made.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    made.add_argument("--memory", type=int, help=argparse.SUPPRESS)
+    return made.parse_args()
+
+
+def work(make: Callable[[int], Callable[[Any], Any]], options: argparse.Namespace) -> None:
+    """A client's process."""
+    if options.memory:
+        measure_memory(make(options.port), options.memory)
+    else:
+        serve_turns(make(options.port))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "remote.json")
-    parser.add_argument("--client", choices=("ours", "theirs"), help=argparse.SUPPRESS)
-    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = asked(__doc__, "remote", SIZES)
     if options.client:
-        call = (ours if options.client == "ours" else theirs)(options.port)
-        if options.memory:
-            measure_memory(call, options.memory)
-        else:
-            serve_turns(call)
+        work(ours if options.client == "ours" else theirs, options)
         return
-    if not PEER.exists():
-        sys.exit("there is no .peers/triton; make it with scripts/peers.sh triton")
-    if len(os.sched_getaffinity(0)) < 2:
-        sys.exit("client and server need a core each")
+    peer_there()
+    two_cores()
     with triton() as port:
         result = {"calls": compare(port, options.sizes, options.rounds), "memory": memory(port, SIZES[-1])}
     print(shown(result))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(result, indent=2) + "\n")
+    written(options.json, result)
 
 
 if __name__ == "__main__":

@@ -5,18 +5,15 @@ PYTHONPATH=. python benchmarks/soak.py --picture docs/soak.svg      # writes ben
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-from chart import Line, Panel, drawn
+from held import curves, table
+from report import add_picture, draw, parser, written
 
-from tests.soak.test_soak import Held, Log, Server, unfit, weathered
+from tests.soak.test_soak import Log, Server, unfit, weathered
 
-ROOT = Path(__file__).parent.parent
 MARKS = 10
 
 
@@ -47,35 +44,24 @@ def shown(found: dict[str, Any]) -> str:
         f"{found['calls']} calls, {found['requests']} requests, {found['faults']} of them met a fault",
         f"right answers {found['answers']}, wrong ones {found['wrong']}, ends that don't fit {len(found['misfits'])}",
         "errors: " + ", ".join(f"{name} {count}" for name, count in found["errors"].items()),
-        f"{'':>18}{'files':>8}{'threads':>9}{'tasks':>7}{'MiB':>8}{'blocks':>9}",
     ]
     names = ["before", *(f"{mark} calls" for mark in found["marks"]), "closed"]
-    for name, held in zip(names, (Held(**held) for held in found["held"]), strict=True):
-        lines.append(f"{name:>18}{held.files:>8}{held.threads:>9}{held.tasks:>7}{held.memory:>8.1f}{held.blocks:>9}")
-    return "\n".join(lines)
+    return "\n".join(lines + table(names, found["held"]))
 
 
 def picture(found: dict[str, Any]) -> str:
-    held, step = found["held"][:-1], found["calls"] / MARKS / 1000
-    lines = [
-        Panel("Memory of the process, MiB", [Line("memory", "#0072b2", [row["memory"] for row in held], step=step)]),
-        Panel("Open files", [Line("open files", "#d55e00", [row["files"] for row in held], step=step)]),
-    ]
-    return drawn(lines, "thousand calls", found["calls"] / 1000)
+    return curves(found["held"][:-1], "process", "thousand calls", found["calls"] / 1000)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=100_000)
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "soak.json")
-    parser.add_argument("--picture", type=Path, help="where the curves are drawn, as SVG")
-    options = parser.parse_args()
+    made = parser(__doc__, "soak")
+    made.add_argument("--calls", type=int, default=100_000)
+    add_picture(made)
+    options = made.parse_args()
     found = soaked(options.calls)
     print(shown(found))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(found, indent=1) + "\n")
-    if options.picture:
-        options.picture.write_text(picture(found))
+    written(options.json, found)
+    draw(options.picture, lambda: picture(found))
 
 
 if __name__ == "__main__":

@@ -21,17 +21,20 @@ import os
 import platform
 import socket
 import statistics
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from processes import ROOT, Worker
+from report import parser, written
+from turns import orders
+
 PEER = ROOT / ".peers" / "openai3" / "bin" / "python"
-CHUNKS, WORD = 2_000, " token"
+CHUNKS = 2_000
+WORDS = (" the", " model", " says", " something", ",", " piece", " by", " piece", ".", " And", " so", " on")
 TARGET, GOAL = 0.2, 0.12
 """What a chunk may cost of the openai client's, and what it is hoped to."""
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -58,7 +61,7 @@ def serve() -> None:
     """Prints its port; each POST is answered by the stream at the pace that its model's name says."""
     usage = {"prompt_tokens": 3, "completion_tokens": CHUNKS, "total_tokens": CHUNKS + 3}
     pieces = [chunk({"role": "assistant", "content": ""})]
-    pieces += [chunk({"content": WORD})] * CHUNKS
+    pieces += [chunk({"content": WORDS[place % len(WORDS)]}) for place in range(CHUNKS)]
     pieces += [chunk({}, "stop"), chunk({}, usage=usage, choices=[]), framed("[DONE]") + b"0\r\n\r\n"]
     models = b'{"object":"list","data":[{"id":"m","object":"model","created":0,"owned_by":"bench"}]}'
     listed = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(models) + models
@@ -169,53 +172,30 @@ def take_turns(name: str, port: int) -> None:
         begun = time.process_time()
         count = call() if loop is None else loop.run_until_complete(call())
         spent = time.process_time() - begun
-        assert count == CHUNKS * len(WORD), count
+        assert count == sum(len(WORDS[place % len(WORDS)]) for place in range(CHUNKS)), count
         print(spent / CHUNKS, flush=True)
 
 
 # ---------------------------------------------------------------- the rounds
-@contextlib.contextmanager
-def process(python: str | Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    command = [str(python), __file__, *arguments]
-    made = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        yield made
-    finally:
-        made.kill()
-        made.communicate()
-
-
-def told_by(made: subprocess.Popen[str]) -> str:
-    assert made.stdout is not None
-    text = made.stdout.readline()
-    if not text:
-        raise SystemExit(f"{made.args} ended with {made.wait()}")
-    return text
-
-
-def turn(client: subprocess.Popen[str], pace: str) -> float:
-    assert client.stdin is not None
-    print(pace, file=client.stdin, flush=True)
-    return float(told_by(client))
-
-
 def measured(rounds: int) -> dict[str, list[dict[str, float]]]:
     """For each pace the rounds: seconds of CPU per chunk by client."""
     with contextlib.ExitStack() as stack:
-        port = told_by(stack.enter_context(process(sys.executable, "--serve"))).strip()
-        clients = {
-            name: stack.enter_context(process(PEER if "openai" in name else sys.executable, "--client", name, port))
-            for name in CLIENTS
-        }
+
+        def worker(python: str | Path, *arguments: str) -> Worker:
+            return stack.enter_context(Worker([python, __file__, *arguments]))
+
+        port = str(worker(sys.executable, "--serve").answer())
+        pythons = {name: PEER if "openai" in name else sys.executable for name in CLIENTS}
+        clients = {name: worker(python, "--client", name, port) for name, python in pythons.items()}
         found = {}
         for pace in PACES:
             for client in clients.values():
-                turn(client, pace)  # connections, imports and caches warm up
-            found[pace] = [{name: turn(client, pace) for name, client in clients.items()} for _ in range(rounds)]
+                client.turn(pace)  # connections, imports and caches warm up
+            found[pace] = [{name: clients[name].turn(pace) for name in order} for order in orders(CLIENTS, rounds)]
         return found
 
 
-def report(pace: str, found: list[dict[str, float]]) -> dict[str, Any]:
+def figures(pace: str, found: list[dict[str, float]]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     print(f"{f'{CHUNKS:,} chunks {pace}':26}{'CPU/chunk, us':>14}{'ratio':>8}{'best':>7}{'worst':>7}", end="")
     print(f"{'target':>8}{'goal':>6}")
@@ -233,11 +213,11 @@ def report(pace: str, found: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--client", nargs=2, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
+    made = parser(__doc__, "streaming")
+    made.add_argument("--rounds", type=int, default=15)
+    made.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    made.add_argument("--client", nargs=2, help=argparse.SUPPRESS)
+    asked = made.parse_args()
     if asked.serve:
         return serve()
     if asked.client:
@@ -245,10 +225,8 @@ def main() -> None:
     if not PEER.exists():
         raise SystemExit(f"{PEER} isn't there: run scripts/peers.sh openai3")
     told = {"python": platform.python_version(), "cores": os.cpu_count(), "rounds": asked.rounds}
-    told |= {pace: report(pace, found) for pace, found in measured(asked.rounds).items()}
-    results = ROOT / "benchmarks" / "results"
-    results.mkdir(exist_ok=True)
-    (results / "streaming.json").write_text(json.dumps(told, indent=1) + "\n")
+    told |= {pace: figures(pace, found) for pace, found in measured(asked.rounds).items()}
+    written(asked.json, told)
     return None
 
 

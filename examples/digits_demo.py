@@ -2,6 +2,8 @@
 
 make demo               5,000 digits, a minute or two
 make demo DATA=full     all of MNIST, some minutes
+
+Without make: pip install ".[torch,serve,cli,plots]", then pip install --no-deps -r examples/requirements.txt.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from tests.conftest import (
     load,
     mlserver_env,
     peer_python,
+    talker,
     transformers_env,
     triton_env,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "load",
     "mlserver_env",
     "peer_python",
+    "talker",
     "transformers_env",
     "triton_env",
 ]

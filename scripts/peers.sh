@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes .peers/NAME: a virtual environment with a stranger's server and client, for tests marked `peer`.
 # They can't live in .venv: one wants ml_dtypes<=0.5.4, the other an older fastapi and protobuf.
-# Usage: scripts/peers.sh triton|mlserver|openai2|openai3|hub|transformers|kserve|litserve|llamacpp|mlflow
+# Usage: scripts/peers.sh triton|mlserver|openai2|openai3|hub|transformers|kserve|litserve|bentoml|schemathesis|llamacpp|mlflow|browser|keras
 # Remake one: rm -r .peers/NAME first.
 # Needs Linux on x86-64.
 set -eu
@@ -12,7 +12,7 @@ case "${1:-}" in
   mlserver) needs='mlserver==1.7.1' check='import mlserver' ;;
   openai2)  needs='openai==2.54.0' check='import openai' ;;
   openai3)  needs='openai==3.57.0' check='import openai' ;;
-  hub)      needs='huggingface_hub==2.4.0' check='import huggingface_hub' ;;
+  hub)      needs='huggingface_hub==2.4.0 numpy==2.4.6' check='import huggingface_hub, numpy' ;;
   # torch as in constraints.txt: any other brings several GB of CUDA packages
   transformers)
     # the second half is for `transformers serve`
@@ -20,12 +20,19 @@ case "${1:-}" in
     check='import torch, transformers, accelerate, fastapi, uvicorn, openai' ;;
   # its server for V2 over gRPC, and the messages that it registers
   kserve)   needs='kserve==0.21.0' check='import kserve' ;;
-  litserve) needs='litserve==0.2.19' check='import litserve' ;;
+  litserve) needs='litserve==0.2.19 numpy==2.4.6' check='import litserve, numpy' ;;
+  # asks our servers by their OpenAPI description
+  schemathesis) needs='schemathesis==4.32.5' check='import schemathesis' ;;
+  bentoml)  needs='bentoml==1.4.39' check='import bentoml' ;;
   # has no wheel: it is compiled, four minutes on two cores
   llamacpp) needs='llama-cpp-python[server]==0.3.36' check='import llama_cpp.server.app' ;;
   # its scoring server without the tracking server: 25 seconds, 300 MB
   mlflow)   needs='mlflow-skinny==3.17.2 numpy==2.4.6 pandas==3.1.1' check='import mlflow.pyfunc.scoring_server' ;;
-  *) echo 'usage: scripts/peers.sh triton|mlserver|openai2|openai3|hub|transformers|kserve|litserve|llamacpp|mlflow' >&2; exit 2 ;;
+  # drives the Chromium of scripts/browser.sh
+  browser)  needs='playwright==1.65.2' check='import playwright.sync_api' ;;
+  # on torch, as in constraints.txt: any other brings several GB of CUDA packages
+  keras)    needs='keras==3.15.1 torch==2.13.0 numpy==2.4.6' check='import os; os.environ["KERAS_BACKEND"] = "torch"; import keras, numpy' ;;
+  *) echo 'usage: scripts/peers.sh triton|mlserver|openai2|openai3|hub|transformers|kserve|litserve|bentoml|schemathesis|llamacpp|mlflow|browser|keras' >&2; exit 2 ;;
 esac
 
 folder=.peers/$1

@@ -7,12 +7,8 @@ import fcntl
 import inspect
 import json
 import platform
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ import pytest
 
 import aiaas_sdk as aiaas
 from aiaas_sdk.streams import AsyncTextStream
+from aiaas_sdk.testing.processes import answers, free_port, server_process
 
 ROOT = Path(__file__).parent.parent
 
@@ -93,7 +90,10 @@ class Awaited:
                 return AwaitedStream(outcome, self._loop)
             if hasattr(outcome, "__anext__"):
                 return self._items(outcome)
-            return self._loop.run_until_complete(outcome) if inspect.isawaitable(outcome) else outcome
+            found = self._loop.run_until_complete(outcome) if inspect.isawaitable(outcome) else outcome
+            if isinstance(found, aiaas.AsyncModel):
+                return Awaited(found, self._loop)
+            return AwaitedRun(found, self._loop) if isinstance(found, aiaas.AsyncTrainingRun) else found
 
         return call
 
@@ -108,7 +108,8 @@ class Awaited:
                     yield item
                     item = self._loop.run_until_complete(anext(items, END))
             finally:
-                self._loop.run_until_complete(items.aclose())
+                if not self._loop.is_closed():  # a test that kept it to its end has nobody left to wait for
+                    self._loop.run_until_complete(items.aclose())
 
         return rest()
 
@@ -118,6 +119,15 @@ class Awaited:
 
     def __exit__(self, *exc: object) -> None:
         self._loop.run_until_complete(self._model.__aexit__(*exc))
+
+
+class AwaitedRun(Awaited):
+    """An AsyncTrainingRun with the plain face."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("id", "status", "history"):
+            return getattr(self._model, name)
+        return super().__getattr__(name)
 
 
 class AwaitedStream:
@@ -210,23 +220,18 @@ def mlserver(mlserver_env: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     folder = tmp_path_factory.mktemp("mlserver")
     port = _configure_mlserver(folder)
     url = f"http://127.0.0.1:{port}"
-    command = [str(mlserver_env.with_name("mlserver")), "start", str(folder)]
-    with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        _await_ready(process, f"{url}/v2/models/double/ready", folder / "log.txt")
+    command = [mlserver_env.with_name("mlserver"), "start", folder]
+    with server_process(command, folder, answers(f"{url}/v2/models/double/ready")):
         yield url
-    finally:
-        _end(process)
 
 
 def _configure_mlserver(folder: Path) -> int:
     """Write the server's settings and its one model into `folder`; give the HTTP port."""
-    port, grpc_port = _free_ports(2)
+    port = free_port()
     settings = {
         "host": "127.0.0.1",
         "http_port": port,
-        "grpc_port": grpc_port,
+        "grpc_port": free_port(),
         "metrics_endpoint": None,  # else it opens a third port
         "parallel_workers": 0,  # the model in the server's own process: quick to start, one pid to end
         "debug": False,
@@ -242,36 +247,3 @@ def _configure_mlserver(folder: Path) -> int:
     (folder / "model-settings.json").write_text(json.dumps(model))
     (folder / "double.py").write_text(DOUBLE)
     return port
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago: all are held at once, so they differ."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-def _await_ready(process: subprocess.Popen[bytes], url: str, log: Path, seconds: float = 60.0) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            with opener.open(url, timeout=2):
-                return
-        except urllib.error.HTTPError as error:  # it answers, and isn't ready yet
-            error.close()
-        except OSError:  # nobody listens yet
-            pass
-        time.sleep(0.1)
-    pytest.fail(f"no answer at {url} (exit status {process.poll()}):\n{log.read_text()[-4000:]}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(10)

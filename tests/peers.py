@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import aiaas_sdk as aiaas
+from aiaas_sdk.testing.processes import server_process
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,41 +23,18 @@ ROOT = Path(__file__).parent.parent
 # ---------------------------------------------------------------- servers
 @contextlib.contextmanager
 def running(command: list[str], port: int, folder: Path, **environment: str) -> Iterator[str]:
-    """The base URL of a server of ours, when it is ready; it ends with all the processes that it has started."""
+    """The base URL of a server, when our client says that it's ready."""
     base = f"openai+http://127.0.0.1:{port}/v1"
-    log = folder / "log.txt"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**os.environ, **environment},
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        await_ready(process, f"{base}#any", log)
+    model = aiaas.load(f"{base}#any")
+    with contextlib.closing(model), server_process(command, folder, partial(ready, model), environment):
         yield base
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # the worker processes outlive a main process that is told to end
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
 
 
-def await_ready(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    end = time.monotonic() + 90
-    model = aiaas.load(address)
-    while process.poll() is None and time.monotonic() < end:
-        with contextlib.suppress(aiaas.ModelNotReadyError):
-            model.wait_ready(timeout=2)
-            model.close()
-            return
-    pytest.fail(f"{address} doesn't get ready (exit status {process.poll()}):\n{log.read_text()[-4000:]}")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+def ready(model: Any) -> bool:
+    with contextlib.suppress(aiaas.ModelNotReadyError):
+        model.wait_ready(timeout=2)
+        return True
+    return False
 
 
 # ---------------------------------------------------------------- weights

@@ -22,6 +22,7 @@ import pytest
 
 import aiaas_sdk as aiaas
 from aiaas_sdk.testing import FaultServer, faults
+from tests.waiting import until
 
 DOCS = Path(__file__).parent.parent / "docs"
 ROW = re.compile(r"^\| `(\w+)` \| `([^`]+)` \| .{5,} \|$", re.MULTILINE)
@@ -95,7 +96,7 @@ def before_sending(tell: Any, call: Any) -> None:
     call(echo, np.ones((1, 4), np.float32))
     call(echo, {"y": X})
     call(echo, device="cpu")
-    tell(lambda: aiaas.load(echo).explain(X))
+    tell(lambda: aiaas.load("echo:").explain(X))
     model = aiaas.load(echo)
     model.close()
     tell(lambda: model.predict(X))
@@ -221,8 +222,9 @@ def late(tell: Any, server: FaultServer) -> None:
     for limited in ({"limits": aiaas.Limits(concurrency=1)}, {"network": aiaas.Network(connections=1)}):
         with aiaas.load(server.address, retry=None, breaker=None, **limited) as model, ThreadPoolExecutor(1) as pool:
             model.info()
+            before = len(server.of("predict"))
             pool.submit(model.predict, X)
-            time.sleep(0.15)
+            until(lambda before=before: len(server.of("predict")) > before)
             ask(model, 0.1)
     server.on("predict")
     with aiaas.load(server.address, breaker=None, limits=aiaas.Limits(requests_per_second=1)) as model:
@@ -230,9 +232,10 @@ def late(tell: Any, server: FaultServer) -> None:
     here(tell, ask)
     server.on("server", faults.slow(0.5))
     with contextlib.closing(aiaas.load(server.address, breaker=None)) as model:
+        before = len(server.of("server"))
         opening = threading.Thread(target=model.info)
         opening.start()
-        time.sleep(0.1)
+        until(lambda: len(server.of("server")) > before)
         ask(model, 0.1)
         opening.join()
 

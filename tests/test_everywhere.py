@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 import aiaas_sdk as aiaas
 from aiaas_sdk.server import serve_in_thread
+from tests.stopwatch import Stopwatch
 
 torch = pytest.importorskip("torch")
 CNN = pytest.importorskip("aiaas_sdk.architectures.cnn").CNN
@@ -36,7 +37,7 @@ class DigitsCNN(CNN):
 class Digit(BaseModel):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    images: np.ndarray
+    inputs: np.ndarray
 
 
 class Answer(BaseModel):
@@ -219,14 +220,14 @@ def test_map_gives_one_answer_a_row(load: Any, where: Any, module: Any) -> None:
 def test_records_go_in_and_come_out(load: Any, where: Any, module: Any) -> None:
     x = images(3)
     model = load(where, input=Digit, output=Answer)
-    found = model.predict([Digit(images=row) for row in x])
+    found = model.predict([Digit(inputs=row) for row in x])
     assert [int(answer.label) for answer in found] == answers(module, x).argmax(1).tolist()
-    assert model.predict(Digit(images=x[0])).label == found[0].label
+    assert model.predict(Digit(inputs=x[0])).label == found[0].label
 
 
 def test_other_verbs_say_what_it_can(load: Any, where: Any) -> None:
-    for verb, arguments in (("generate", ("x",)), ("embed", ("x",)), ("explain", (images(1),)), ("fit", (images(1),))):
-        with pytest.raises(aiaas.UnsupportedOperationError, match=f"{verb} isn't available.*It can predict"):
+    for verb, arguments in (("generate", ("x",)), ("embed", ("x",)), ("fit", (images(1),))):
+        with pytest.raises(aiaas.UnsupportedOperationError, match=f"{verb} isn't available.*It can .*predict"):
             getattr(load(where), verb)(*arguments)
 
 
@@ -247,10 +248,10 @@ def test_it_is_ready_counts_and_closes(load: Any, where: Any) -> None:
 def test_a_deadline_is_kept(load: Any, where: Any) -> None:
     model = load(where)
     model.info()
-    begun = time.monotonic()
+    watch = Stopwatch()
     with pytest.raises(aiaas.DeadlineExceededError):
         model.predict(images(2000), timeout=0.02)
-    assert time.monotonic() - begun < 2
+    assert watch.took() < 2
     assert model.predict(images(1), timeout=30).array.shape == (1, 10)
 
 
@@ -279,7 +280,8 @@ def test_an_answer_that_is_dropped_gives_its_memory_back_at_once(load: Any) -> N
                 memory = answer.array
                 while isinstance(memory.base, np.ndarray):
                     memory = memory.base
-                held = weakref.ref(memory.base.obj)
+                assert memory.flags.owndata
+                held = weakref.ref(memory)
                 del answer, memory
                 if size > 3:
                     assert held() is None

@@ -222,7 +222,7 @@ def test_what_can_not_be_mapped_says_so(load: Any) -> None:
         list(load(SIGNATURE).map(ROWS, batch_size=0))
     with pytest.raises(aiaas.ConfigError, match="concurrency is True"):
         list(load(SIGNATURE).map(ROWS, concurrency=True))
-    with pytest.raises(aiaas.ConfigError, match="checkpoint is a int"):
+    with pytest.raises(aiaas.ConfigError, match="checkpoint is an int"):
         list(load(SIGNATURE).map(ROWS, checkpoint=3))
     for rows, message in (
         ("abc", "a text"),
@@ -233,6 +233,24 @@ def test_what_can_not_be_mapped_says_so(load: Any) -> None:
     ):
         with pytest.raises(aiaas.InputError, match=message):
             list(load("echo:").map(rows))
+
+
+class Frame:
+    """As pandas' DataFrame: an array of its values, and an iterable of its columns' names."""
+
+    columns = ("a", "b", "c")
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return ROWS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+
+def test_a_data_frame_is_told_how_it_gives_rows(load: Any) -> None:
+    with pytest.raises(aiaas.InputError, match=r"was given a Frame; it takes rows.*rows\.to_numpy\(\)"):
+        list(load(SIGNATURE).map(Frame()))
+    assert len(load(SIGNATURE).predict(Frame())["x"]) == 10
 
 
 def test_progress_is_quiet_unless_stderr_is_a_terminal(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 import aiaas_sdk as aiaas
 from aiaas_sdk.records.options import UNSET
+from tests.stopwatch import Stopwatch
 
 SIGNATURE = "echo:?x=FP32[-1,3]"
 
@@ -90,11 +91,20 @@ def test_a_verb_that_is_not_there_says_so(load: Any, verb: str) -> None:
         getattr(load("echo:"), verb)("text")
 
 
+def test_what_it_can_instead_is_what_its_info_says(load: Any) -> None:
+    model = load(SIGNATURE)
+    verbs = model.info().verbs
+    assert "explain" in verbs  # which its signature decides, and not its backend
+    with pytest.raises(aiaas.UnsupportedOperationError, match=f"It can {', '.join(sorted(verbs))}$"):
+        model.fit("x", "y")
+
+
 def test_info_says_what_it_takes(load: Any) -> None:
     info = load(SIGNATURE).info()
     assert info.inputs == (aiaas.TensorSpec("x", "FP32", (-1, 3)),)
     assert "predict" in info.verbs
-    assert "explain" not in info.verbs
+    assert "explain" in info.verbs
+    assert "fit" not in info.verbs
 
 
 def test_a_closed_model_says_so_and_its_view_lives_on(load: Any) -> None:
@@ -120,12 +130,27 @@ def test_with_a_deadline_the_answer_is_the_same(load: Any) -> None:
         model.predict(np.ones((1, 3), np.float32), timeout=0)
 
 
+def test_an_output_that_is_not_there_is_told_with_those_that_are() -> None:
+    with aiaas.load(SIGNATURE) as model:
+        answer = model.predict(np.ones((1, 3), np.float32))
+    with pytest.raises(KeyError, match="no output 'logits'; echo gave x"):
+        answer["logits"]
+    assert answer.get("logits") is None
+    assert "logits" not in answer
+
+
 def test_a_typo_in_an_option_is_named() -> None:
     with pytest.raises(aiaas.ConfigError, match=r"unknown option 'timout'.*'timeout'"):
         aiaas.load("echo:", timout=1)  # type: ignore[call-arg]
 
 
 def test_an_unknown_scheme_says_what_to_install() -> None:
+    for wrong, meant in (("pytorch:models/x", "torch"), ("htps://host/v2/models/x", "https")):
+        with pytest.raises(aiaas.BackendNotInstalledError, match=f"Did you mean {meant}:"):
+            aiaas.load(wrong)
+    for nothing in (None, 3, b"echo:"):
+        with pytest.raises(aiaas.AddressError, match="the address is a"):
+            aiaas.load(nothing)  # type: ignore[call-overload]
     with pytest.raises(aiaas.BackendNotInstalledError, match=r"'nosuch'.*often called aiaas-nosuch"):
         aiaas.load("nosuch:thing")
 
@@ -169,9 +194,9 @@ def test_wait_ready_waits_for_a_server_that_is_still_to_come(load: Any) -> None:
 def test_wait_ready_ends_on_time_and_says_why(load: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         model = load(f"http://127.0.0.1:{silent.getsockname()[1]}/v2/models/one")
-        begun = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(aiaas.ModelNotReadyError, match=r"wasn't ready after 0\.5 s") as caught:
             model.wait_ready(0.5)
-        assert time.monotonic() - begun < 1
+        assert watch.took() < 1
         assert isinstance(caught.value.__cause__, aiaas.DeadlineExceededError)
         model.close()

@@ -250,7 +250,7 @@ def test_impossible_options_are_refused(options: Any) -> None:
 
 
 def test_what_is_no_model_is_refused() -> None:
-    with pytest.raises(aiaas.InputError, match="was given a int"):
+    with pytest.raises(aiaas.InputError, match="was given an int"):
         compare(3, ECHO, X)  # type: ignore[arg-type]
     with pytest.raises(aiaas.AddressError):
         compare("nosuchname", ECHO, X)

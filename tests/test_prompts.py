@@ -48,7 +48,7 @@ def test_messages_are_records_or_mappings() -> None:
     [
         (Message("user", "hi"), "the prompt is one message. Give a list of messages, or text"),
         ({"role": "user", "content": "hi"}, "the prompt is one message. Give a list of messages, or text"),
-        (3, "the prompt is a int. Give text, or a list of messages"),
+        (3, "the prompt is an int. Give text, or a list of messages"),
         (None, "the prompt is a NoneType. Give text"),
         (b"hi", "the prompt is a bytes. Give text"),
         (iter(["hi"]), "Give text, or a list of messages"),
@@ -116,10 +116,10 @@ def test_texts_to_embed() -> None:
     ("texts", "words"),
     [
         ([], "embed was given no text. Give one at least"),
-        (3, "embed was given a int. Give a text, or a list of texts"),
+        (3, "embed was given an int. Give a text, or a list of texts"),
         (b"a", "embed was given a bytes. Give a text"),
         ({"a": 1}, "embed was given a dict"),
-        (["a", 3], "text 1 is a int. Give texts"),
+        (["a", 3], "text 1 is an int. Give texts"),
         (["a", [1, 2]], "text 1 is a list"),
         (["a", "\ud83d"], "text 1 has half a character at 0"),
         ("\ud83d", "text 0 has half a character at 0"),

@@ -70,7 +70,7 @@ def test_a_plugin_is_listed_without_being_imported_and_then_serves(install) -> N
         ("import nothing_like_this", "nothing_like_this"),
         (GOOD.replace("aiaas_backend", "aiaas_backnd"), "aiaas_backnd"),
         (GOOD.replace("return EchoBackend", "return None"), "no class"),
-        (GOOD.replace("return EchoBackend", "return EchoBackend(None, {})"), "gave a EchoBackend, which is no class"),
+        (GOOD.replace("return EchoBackend", "return EchoBackend(None, {})"), "gave an EchoBackend, which is no class"),
         (GOOD.replace("return EchoBackend", "return dict"), "dict is neither a LocalBackend nor a RemoteBackend"),
         (GOOD.replace("(scheme)", "(scheme, colour)"), "colour"),
         (GOOD.replace("@hookimpl", ""), "no hook aiaas_backend"),
@@ -83,7 +83,7 @@ def test_a_plugin_is_listed_without_being_imported_and_then_serves(install) -> N
             "called as def predict",
         ),
         (OWN.format(base="LocalBackend", body="async def open(self): ..."), "an async open"),
-        (OWN.format(base="LocalBackend", body="def open(self): ...\n    predict = 3"), "predict = a int"),
+        (OWN.format(base="LocalBackend", body="def open(self): ...\n    predict = 3"), "predict = an int"),
     ],
 )
 def test_a_broken_plugin_names_itself_and_harms_nobody(install, code: str, words: str) -> None:  # type: ignore[no-untyped-def]
@@ -223,7 +223,7 @@ def test_an_architecture_of_a_plugin_is_found_by_its_hook(install, tmp_path: Pat
     with aiaas.create(f"torch:{tmp_path / 'm'}", architecture="half", inputs=inputs) as model:
         assert model.predict([[1.0, 2.0]])["y"].tolist() == [[0.5, 1.0]]
     install("odd", "odd_plugin", ARCHITECTURE.replace("return Half", "return 3"), group="architectures")
-    with pytest.raises(aiaas.PluginLoadError, match=r"aiaas-odd.*gave a int, which is no class"):
+    with pytest.raises(aiaas.PluginLoadError, match=r"aiaas-odd.*gave an int, which is no class"):
         aiaas.create(f"torch:{tmp_path / 'n'}", architecture="odd", inputs=inputs)
 
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.errors import InputError, ProtocolError
 from aiaas_sdk.records.model import TensorSpec
 from aiaas_sdk.tensors import (
@@ -143,7 +144,7 @@ def test_a_tensor_shows_its_form_and_not_its_contents() -> None:
 def test_a_tensor_goes_in_as_it_is() -> None:
     array = np.zeros((2, 3), np.float32)
     assert taken(Tensor("FP32", array), "FP32", (-1, 3)) is array
-    assert "a INT8 tensor" in refused(Tensor("INT8", np.zeros(2, np.int8)), "FP32", (2,)).message
+    assert "an INT8 tensor" in refused(Tensor("INT8", np.zeros(2, np.int8)), "FP32", (2,)).message
     assert "shape [2, 3]" in refused(Tensor("FP32", array), "FP32", (-1, 4)).message
 
 
@@ -297,11 +298,11 @@ def test_text_goes_in_as_utf_8_and_bytes_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("value", "came"),
     [
-        ([1], "a int among its elements"),
+        ([1], "an int among its elements"),
         ([None], "a NoneType among its elements"),
         ([["a"], [b"b", 1]], "ragged lists"),
         (["a", 1.5], "a float among its elements"),
-        (np.array(["a", 1], object), "a int among its elements"),
+        (np.array(["a", 1], object), "an int among its elements"),
         (np.zeros(2), "a float64 array"),
         ("\ud800", "text that isn't Unicode"),
         (np.array(["\ud800"], object), "text that isn't Unicode"),
@@ -517,6 +518,11 @@ class NoDevice:
         raise AssertionError("must be asked for its device first")
 
 
+def test_a_picture_says_how_it_becomes_an_array() -> None:
+    image = pytest.importorskip("PIL.Image").new("L", (2, 2))
+    assert "np.asarray(x)" in str(refused(image, "FP32", (2, 2)))
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -531,7 +537,7 @@ class NoDevice:
 )
 def test_an_array_protocol_that_fails_is_an_input_error(value: Any) -> None:
     error = refused(value, "FP32", (1,))
-    assert f"a {type(value).__name__} that can't become an array" in error.message
+    assert f"{kind_of(value)} that can't become an array" in error.message
     assert "token" not in str(error)
     assert error.__suppress_context__
 
@@ -544,7 +550,7 @@ def test_an_interrupt_inside_of_an_array_protocol_passes() -> None:
 @pytest.mark.parametrize("value", [None, {}, {"a": 1}, object(), iter([1]), {1, 2}, 1j, bytearray(b"x"), range(2)])
 def test_what_is_no_array_is_refused_by_its_type(value: Any) -> None:
     error = refused(value, "FP32", (1,))
-    assert f"a {type(value).__name__}" in error.message
+    assert f"{kind_of(value)}" in error.message
     assert error.hint is not None
 
 

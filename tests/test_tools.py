@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field
 
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.errors import InputError, RateLimitedError
 from aiaas_sdk.records.chat import ToolSpec
 from aiaas_sdk.records.language import Message, ToolCall
@@ -171,7 +172,7 @@ def test_what_can_be_no_tool(tool: Any, words: str) -> None:
 
 @pytest.mark.parametrize("tools", [add, None, 3])
 def test_tools_are_a_list(tools: Any) -> None:
-    with pytest.raises(InputError, match=rf"tools is a {type(tools).__name__}. Give a list"):
+    with pytest.raises(InputError, match=rf"tools is {kind_of(tools)}. Give a list"):
         Toolbox(tools)
 
 

@@ -209,5 +209,18 @@ class Attention(nn.Module):
         answer: Tensor = self.output(found.transpose(1, 2).flatten(2))
         return answer
 
+    def weights(
+        self, x: Tensor, *, mask: Tensor | None = None, causal: bool = False, rotate: Rotation | None = None
+    ) -> Tensor:
+        """How much each token looks at each, as `forward` has it: (rows, heads, tokens, tokens), rows that sum to 1."""
+        query, key = self._split(self.query(x)), self._split(self.key(x))
+        if rotate is not None:
+            query, key = _rotated(query, rotate), _rotated(key, rotate)
+        key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+        scores = query @ key.transpose(-1, -2) / math.sqrt(self._width)
+        if causal:
+            mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).tril()
+        return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1)
+
     def _split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], x.shape[2] // self._width, self._width).transpose(1, 2)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aiaas_sdk.architectures.checks import sizes
+from aiaas_sdk.architectures.activations import ACTIVATIONS
+from aiaas_sdk.architectures.checks import LAYERS, choice, sizes, some_sizes
 from aiaas_sdk.errors import ConfigError
 
 __all__ = ["KINDS", "Shape"]
@@ -27,15 +28,20 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
         "norm": "layer", "norm_first": False, "norm_eps": 1e-5, "activation": "relu", "gated": False, "bias": True,
         "positions": "sinusoidal", "tied": True, "token_types": 0,
     },
+    # Dosovitskiy et al. 2020, "An Image is Worth 16x16 Words"
+    "vision": {
+        "norm": "layer", "norm_first": True, "norm_eps": 1e-6, "activation": "gelu", "gated": False, "bias": True,
+        "positions": "learned", "tied": True, "token_types": 0,
+    },
 }  # fmt: skip
 """What each kind is unless its arguments say otherwise."""
 CHOICES = {
     "norm": ("rms", "layer"),
-    "activation": ("silu", "gelu", "relu"),
+    "activation": tuple(ACTIVATIONS),
     "positions": ("rotary", "learned", "sinusoidal"),
 }
-LAYERS = 1024
-"""No Transformer is deeper: each layer costs memory before a weight is looked at."""
+POOLS = {"encoder": ("mean", "cls"), "vision": ("cls", "mean")}
+"""Where a classifier looks, by kind; the first unless its arguments say otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,10 @@ class Shape:
     stretch: Mapping[str, float] | None
     tied: bool | None
     token_types: int | None
+    classes: int | None = None
+    pool: str | None = None
+    image: Sequence[int] | None = None
+    patch: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -75,6 +85,8 @@ class Shape:
         self._fill(KINDS[self.kind])
         self._check_sizes()
         self._check_choices()
+        self._check_classes()
+        self._check_image()
 
     def _fill(self, usual: Mapping[str, Any]) -> None:
         for name, value in usual.items():
@@ -118,6 +130,41 @@ class Shape:
         if self.positions == "rotary" and self.kind == "encoder_decoder":
             raise ConfigError("positions is 'rotary'", hint="An encoder_decoder has learned or sinusoidal ones")
 
+    def _check_classes(self) -> None:
+        pools = POOLS.get(self.kind)
+        for name in ("classes", "pool"):
+            if pools is None and getattr(self, name) is not None:
+                raise ConfigError(f"{name} is {getattr(self, name)!r:.80}, and the kind {self.kind!r} has none")
+        if self.kind == "vision" and self.classes is None:
+            raise ConfigError("classes isn't given; the kind 'vision' is a classifier")
+        if self.classes is None:
+            if self.pool is not None:
+                raise ConfigError(f"pool is {self.pool!r:.80} without classes", hint="Give classes, or leave pool out")
+            return
+        assert pools is not None
+        sizes(classes=self.classes)
+        self._fill({"pool": pools[0]})
+        choice("pool", self.pool, pools)
+
+    def _check_image(self) -> None:
+        if self.kind != "vision":
+            for name in ("image", "patch"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(f"{name} is {getattr(self, name)!r:.80}, and the kind {self.kind!r} has none")
+            return
+        image = some_sizes("image", self.image, least=3)
+        if len(image) != 3:
+            raise ConfigError(f"image is {image!r:.80}; it is [channels, height, width]")
+        object.__setattr__(self, "image", image)
+        _, height, width = image
+        self._fill({"patch": _patch(height, width)})
+        assert self.patch is not None
+        sizes(patch=self.patch)
+        if height % self.patch or width % self.patch:
+            raise ConfigError(f"patch is {self.patch}, and {height} x {width} isn't made of such squares")
+        if self.positions != "learned":
+            raise ConfigError(f"positions is {self.positions!r}; of images they are 'learned'")
+
     def _check_stretch(self, stretch: Any) -> None:
         wanted = ("factor", "low", "high", "context")
         if not isinstance(stretch, Mapping) or set(stretch) != set(wanted):
@@ -127,3 +174,9 @@ class Shape:
                 raise ConfigError(f"stretch's {name} is {stretch[name]!r:.80}; it is a number above 0")
         if not stretch["low"] < stretch["high"]:
             raise ConfigError("stretch's low isn't below its high")
+
+
+def _patch(height: int, width: int) -> int:
+    """The largest square up to 16 x 16 of which an image has four or more along each side; 1 where there is none."""
+    most = min(16, height // 4, width // 4)
+    return next((size for size in range(most, 1, -1) if height % size == 0 and width % size == 0), 1)

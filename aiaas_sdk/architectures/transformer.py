@@ -1,9 +1,9 @@
-"""Transformers: decoder, encoder, and both, after the papers that each is named for in `shape.KINDS`."""
+"""Transformers: decoder, encoder, both, and of images, after the papers that each is named for in `shape.KINDS`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,17 +12,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aiaas_sdk.architectures import architecture
+from aiaas_sdk.architectures.activations import activation
 from aiaas_sdk.architectures.attention import Attention, Cache, Past, rotation
+from aiaas_sdk.architectures.checks import FLOATS, TOKENS, Inputs
+from aiaas_sdk.architectures.patches import Patches
 from aiaas_sdk.architectures.shape import Shape
+from aiaas_sdk.articles import with_article
 from aiaas_sdk.errors import ConfigError, InputError
 
 __all__ = ["Transformer"]
 
-_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "silu": functional.silu,
-    "gelu": functional.gelu,
-    "relu": functional.relu,
-}
+FITTING = (
+    'text: {"NAME": ("INT64", [-1, -1])}',
+    'text of different lengths: {"input_ids": ("INT64", [-1, -1]), "attention_mask": ("INT64", [-1, -1])}',
+    'images, with labels: {"NAME": ("FP32", [-1, CHANNELS, HEIGHT, WIDTH])}',
+)
 
 
 def _norm(shape: Shape) -> nn.Module:
@@ -67,7 +71,7 @@ class FeedForward(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         assert shape.feedforward is not None
-        self._activation = _ACTIVATIONS[str(shape.activation)]
+        self._activation = activation(str(shape.activation))
         self.gate = nn.Linear(shape.width, shape.feedforward, bool(shape.bias)) if shape.gated else None
         self.up = nn.Linear(shape.width, shape.feedforward, bool(shape.bias))
         self.down = nn.Linear(shape.feedforward, shape.width, bool(shape.bias))
@@ -134,18 +138,21 @@ class Stack(nn.Module):
 
 @architecture("transformer")
 class Transformer(nn.Module):
-    """A Transformer of one of three kinds. What isn't given is as the kind's paper has it (`shape.KINDS`).
+    """A Transformer of one of four kinds. What isn't given is as the kind's paper has it (`shape.KINDS`).
 
     ==================  ======================================  ====================================================
     kind                input, int64 of (rows, tokens)          output
     ==================  ======================================  ====================================================
     decoder             input_ids                               logits (rows, tokens, vocabulary) of each next token
     encoder             input_ids, attention_mask (0 or 1)      hidden (rows, tokens, width); embedding (rows, width)
+    the same, classes   input_ids, attention_mask (0 or 1)      logits (rows, classes)
     encoder_decoder     input_ids, decoder_input_ids            logits (rows, decoder tokens, vocabulary)
+    vision              images, float                           logits (rows, classes)
+                        (rows, channels, height, width)
     ==================  ======================================  ====================================================
 
     Args:
-        kind: "decoder" (Llama), "encoder" (BERT) or "encoder_decoder" (the original).
+        kind: "decoder" (Llama), "encoder" (BERT), "encoder_decoder" (the original) or "vision" (ViT).
         vocabulary: how many tokens there are.
         width: of a token's vector.
         layers: how many; of an encoder_decoder so many in each half.
@@ -155,11 +162,17 @@ class Transformer(nn.Module):
         context: the most tokens of a text.
         norm, norm_eps: "rms" or "layer", and what it adds before it divides.
         norm_first: normalise before attention and feed-forward, and at the end; else after them.
-        activation, gated: "silu", "gelu" or "relu", and whether feed-forward has a gate.
+        activation, gated: one of `activations.ACTIVATIONS`, and whether feed-forward has a gate.
         bias: whether dense layers have one.
         positions: "rotary", "learned" or "sinusoidal"; theta, stretch: of rotary ones (`attention.rotation`).
         tied: the output's weights are the embedding's.
         token_types: how many kinds of text there are; text is of kind 0.
+        classes: of an encoder: makes it a classifier of so many.
+        pool: where a classifier looks: "mean" of all places, or "cls": the first token, of images a vector of its own.
+            None: mean for text, cls for images.
+        image: [channels, height, width] of one image.
+        patch: the side of the squares that an image is cut into; None: the largest up to 16 that leaves four or more
+            along each side.
 
     Raises:
         ConfigError: a value can't be, or two don't go together.
@@ -190,33 +203,43 @@ class Transformer(nn.Module):
         stretch: Mapping[str, float] | None = None,
         tied: bool | None = None,
         token_types: int | None = None,
+        classes: int | None = None,
+        pool: str | None = None,
+        image: Sequence[int] | None = None,
+        patch: int | None = None,
     ) -> None:
         super().__init__()
         shape = Shape(
             kind, vocabulary, width, layers, heads, kv_heads, head_width, feedforward, context, norm, norm_first,
-            norm_eps, activation, gated, bias, positions, theta, stretch, tied, token_types,
+            norm_eps, activation, gated, bias, positions, theta, stretch, tied, token_types, classes, pool, image,
+            patch,
         )  # fmt: skip
         self.shape = shape
         self.config = asdict(shape)
-        self.embedding = Embedding(shape)
+        if kind == "vision":
+            self.patches = Patches(shape)
+        else:
+            self.embedding = Embedding(shape)
         if kind == "encoder_decoder":
             self.encoder, self.decoder = Stack(shape), Stack(shape, cross=True)
         else:
             self.stack = Stack(shape)
-        if kind != "encoder" and not shape.tied:
+        if shape.classes is not None:
+            self.classifier = nn.Linear(width, shape.classes)
+        elif kind != "encoder" and not shape.tied:
             self.output = nn.Linear(width, vocabulary, bias=False)
 
     @classmethod
-    def configure(
-        cls, inputs: Mapping[str, tuple[str, Sequence[int]]], labels: Sequence[str] | None
-    ) -> Mapping[str, Any]:
-        raise ConfigError(
-            "the architecture 'transformer' says itself what it takes", hint="Leave inputs= out, and give config="
-        )
+    def configure(cls, inputs: Inputs, labels: Sequence[str] | None) -> Mapping[str, Any]:
+        """The arguments that a signature decides: an encoder of text, with labels a classifier, or one of images."""
+        found = _configured(inputs)
+        return found if labels is None else {**found, "classes": len(labels)}
 
     @property
     def task(self) -> str | None:
         """The language verb that it serves: "generate", "embed", or none."""
+        if self.shape.classes is not None:
+            return None
         return {"decoder": "generate", "encoder": "embed"}.get(self.shape.kind)
 
     @property
@@ -230,6 +253,8 @@ class Transformer(nn.Module):
     @property
     def example(self) -> dict[str, Tensor]:
         """One row of its inputs: a length of which twice as much and three fits, too."""
+        if self.shape.image is not None:
+            return {"images": torch.zeros(1, *self.shape.image)}
         length = min(4, (self.shape.context - 3) // 2)
         if length < 2:
             raise ConfigError(f"context is {self.shape.context}; a bundle's is 7 at least")
@@ -238,9 +263,22 @@ class Transformer(nn.Module):
         return {"input_ids": ids, **({second: torch.ones_like(ids)} if second else {})}
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, decoder_input_ids: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """See the class. A decoder takes an attention_mask, too: rows of different lengths padded on either side."""
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        images: Tensor | None = None,
+    ) -> Tensor | dict[str, Tensor]:
+        """See the class. A decoder takes an attention_mask, too: rows of different lengths padded on either side.
+
+        Images may stand first as well.
+        """
+        first = images if input_ids is None else input_ids
+        if first is None:
+            raise InputError("it takes input_ids, or images")
+        if self.shape.kind == "vision":
+            return self._seen(first)
+        input_ids = first
         self._check(input_ids)
         mask = None if attention_mask is None else attention_mask.bool()
         if self.shape.kind == "encoder":
@@ -267,12 +305,25 @@ class Transformer(nn.Module):
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.shape.vocabulary:
             raise InputError(f"a token id isn't from 0 to {self.shape.vocabulary - 1}")
 
-    def _encoded(self, ids: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    def _encoded(self, ids: Tensor, mask: Tensor | None) -> Tensor | dict[str, Tensor]:
         places = _counted(ids)
         hidden: Tensor = self.stack(self.embedding(ids, places), places, mask=_keys(mask))
+        if self.shape.pool == "cls":
+            return self._classified(hidden[:, 0])
         weights = (torch.ones_like(ids) if mask is None else mask).to(hidden.dtype)[..., None]
         mean = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1.0)
+        if self.shape.classes is not None:
+            return self._classified(mean)
         return {"hidden": hidden, "embedding": functional.normalize(mean, dim=-1)}
+
+    def _seen(self, images: Tensor) -> Tensor:
+        x = self.patches(images)
+        hidden: Tensor = self.stack(x, _counted(x))
+        return self._classified(hidden[:, 0] if self.shape.pool == "cls" else hidden.mean(1))
+
+    def _classified(self, pooled: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(pooled)
+        return logits
 
     def _decoded(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         if mask is None:
@@ -295,7 +346,7 @@ class Transformer(nn.Module):
     def cache(self) -> Cache:
         """An empty memory for `advance`."""
         if self.shape.kind != "decoder":
-            raise ConfigError(f"a {self.shape.kind} has no cache; a decoder has")
+            raise ConfigError(f"{with_article(self.shape.kind)} has no cache; a decoder has")
         assert self.shape.kv_heads is not None
         assert self.shape.head_width is not None
         like = self.embedding.tokens.weight
@@ -309,6 +360,21 @@ class Transformer(nn.Module):
         x = self.embedding(ids, past.positions)
         x = self.stack(x, past.positions, mask=past.mask, causal=past.causal, past=past)
         return self._logits(x[:, -1])
+
+
+def _configured(inputs: Inputs) -> dict[str, Any]:
+    match list(inputs.values()):
+        case [(datatype, (_, channels, height, width))] if datatype in FLOATS and min(channels, height, width) > 0:
+            return {"kind": "vision", "image": [channels, height, width]}
+        case [(datatype, (_, tokens)), *others] if datatype in TOKENS:
+            names = [*inputs]
+            if not others or (names == ["input_ids", "attention_mask"] and len(others[0][1]) == 2):
+                return {"kind": "encoder", **({"context": tokens} if tokens > 0 else {})}
+    came = ", ".join(f"{name} {datatype} {list(shape)}" for name, (datatype, shape) in inputs.items())
+    raise ConfigError(
+        f"the architecture 'transformer' says itself what it takes, and that isn't {came}",
+        hint=f"Leave inputs= out, and give config=; or give {'; or '.join(FITTING)}",
+    )
 
 
 def _counted(ids: Tensor) -> Tensor:

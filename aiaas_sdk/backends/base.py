@@ -22,7 +22,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from aiaas_sdk.address import Address
 from aiaas_sdk.backends.credentials import Credentials
@@ -37,8 +37,13 @@ from aiaas_sdk.flow import Effect, Emit, Flow, Open, Reply, Request, Run, Send, 
 from aiaas_sdk.observing import passed_on
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.model import ModelInfo
+from aiaas_sdk.runs import Here
 from aiaas_sdk.wire.status import status_error
 from aiaas_sdk.workers import Workers
+
+if TYPE_CHECKING:
+    from aiaas_sdk.records.training import Fit
+    from aiaas_sdk.rows import Data
 
 T = TypeVar("T")
 
@@ -63,8 +68,13 @@ class Backend:
     """The engine options ("device", "api_key", ...) that mean something to this backend."""
     parallel: ClassVar[int] = 1
     """How many calls `map` keeps in flight at first unless it is told; 1 stays at one, from more on it is adapted."""
+    explain_rows: ClassVar[int] = 8
+    """How many rows `explain` is asked about at once; calls may take turns in between."""
     at_once: Callable[..., Any] | None = None
     """As `start`, with the same arguments, for a backend that can do the work in the caller's thread."""
+
+    known: ModelInfo | None = None
+    """What callers are told of the model; None before it is opened."""
 
     def __init__(self, address: Address, options: Mapping[str, Any]) -> None:
         self.address = address
@@ -90,11 +100,23 @@ class Backend:
         """The flow of one verb."""
         raise NotImplementedError
 
+    def lacks(self, method: str) -> str | None:
+        """What is missing for `explain` to be asked for this method, in words that follow its name; None for nothing.
+
+        A backend without `explain` is asked for predictions alone. One that finds the method by itself lacks nothing
+        for "auto".
+        """
+        return f"needs gradients, which {self.scheme}: doesn't give"
+
     def close(self) -> None:
         """Let go of what `opening` took; called once, after which nothing is called."""
 
+    def able(self) -> frozenset[str]:
+        """The verbs of the model, or before it is opened those of its class."""
+        return self.verbs() if self.known is None else self.known.verbs
+
     def unsupported(self, verb: str) -> UnsupportedOperationError:
-        can = ", ".join(sorted(self.verbs())) or "nothing"
+        can = ", ".join(sorted(self.able() - {verb})) or "nothing"
         return UnsupportedOperationError(
             f"{verb} isn't available for {self.address} (backend {self.scheme})", hint=f"It can {can}"
         )
@@ -111,6 +133,16 @@ class LocalBackend(Backend):
         self._size = int(options.get("concurrency", 1))
         self._threads = Workers(self._size, f"aiaas-{self.scheme}")
         self._free_slots()
+
+    @property
+    def slots(self) -> int:
+        """Calls that may run at once: the option `concurrency`, or 1."""
+        return self._size
+
+    @property
+    def workers(self) -> Workers:
+        """The model's own threads, one a slot."""
+        return self._threads
 
     def _free_slots(self) -> None:
         """All slots free: at first, and in a child process, where nobody would give back what the parent's calls took.
@@ -130,12 +162,15 @@ class LocalBackend(Backend):
         return (yield Run(partial(self._guarded, self.open), self._threads))  # type: ignore[no-any-return]
 
     def readiness(self, call: Call) -> Flow[bool]:
+        """Not where one of its threads has died; asking starts another in its place."""
         yield from ()
-        return True
+        return not self._threads.mended()
 
     def start(self, call: Call, *arguments: Any) -> Flow[Any]:
         if call.verb == "stream":
             return (yield from self._streamed(call, *arguments))
+        if call.verb == "fit" and getattr(self, "fit", None) is not None:
+            return self._fitted(*arguments)
         return (yield Run(partial(self.at_once, call, *arguments), self._threads))
 
     def _streamed(self, call: Call, *arguments: Any) -> Flow[Any]:
@@ -150,6 +185,15 @@ class LocalBackend(Backend):
         finally:
             with contextlib.suppress(ValueError):  # it is at work still, in its thread, and ends with that step
                 steps.close()
+
+    def _fitted(self, fit: Fit, data: Data) -> Here:
+        """A run in a thread of its own: it takes no slot, and calls go on meanwhile.
+
+        The verb is `fit(fit, data, told, stopped) -> str | None`: it tells events as `told({...})`, ends soon once
+        `stopped()` says so, and gives the address of the new version, or None where it was stopped.
+        """
+        work: Any = self.fit  # type: ignore[attr-defined]
+        return Here(partial(self._guarded, work, fit, data)).begin()
 
     def at_once(self, call: Call, *arguments: Any) -> Any:
         verb = getattr(self, call.verb, None)
@@ -166,7 +210,7 @@ class LocalBackend(Backend):
         begun = time.perf_counter()
         try:
             return work(*arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a model that calls sys.exit() has failed; its server hasn't
             if isinstance(error, AiaasError | MemoryError):
                 raise
             raise self._told(error) from error
@@ -183,7 +227,7 @@ class LocalBackend(Backend):
                 raise
             raise self._told(error) from error
 
-    def _told(self, error: Exception) -> ModelError:
+    def _told(self, error: BaseException) -> ModelError:
         """No exception of the model's own libraries goes up as it is."""
         return ModelError(
             f"{self.address} raised {type(error).__name__}: {_first_line(error)}",
@@ -237,18 +281,23 @@ class RemoteBackend(Backend):
         """
         return Send(request, timeout)
 
+    def opened(self, request: Request, timeout: float | None) -> Effect:
+        """As `effect`, for a reply that is read piece by piece: what it gives has a `handle`."""
+        return Open(request, timeout)
+
     def _prepared(self, call: Call, request: Request) -> Request:
-        call.target = str(self.address)
+        call.target, call.before = str(self.address), call.attempts
         return request if call.verb in self.idempotent else replace(request, idempotent=False)
 
     def _attempt(self, call: Call, request: Request) -> Flow[Reply]:
         return self._accepted(self.effect, call, request)
 
     def _streaming(self, consume: Callable[[Reply], Flow[T]], call: Call, request: Request) -> Flow[T]:
-        reply = yield from self._accepted(Open, call, request)
+        reply = yield from self._accepted(self.opened, call, request)
         try:
             return (yield from consume(reply))
         except (DeadlineExceededError, ConnectionError) as error:
+            _tell(error, request)
             raise self._explained(error) from error.__cause__
 
     def _accepted(self, effect: Callable[..., Effect], call: Call, request: Request) -> Flow[Reply]:
@@ -259,8 +308,7 @@ class RemoteBackend(Backend):
             if not 200 <= reply.status < 300:
                 raise self.refused(call, reply)
         except AiaasError as error:
-            if not request.idempotent and _unknown(error):
-                error.hint = error.hint or "The outcome is unknown: it may have been done, so it isn't sent again"
+            _tell(error, request)
             raise
         return reply
 
@@ -268,7 +316,7 @@ class RemoteBackend(Backend):
         begun = time.perf_counter()
         try:
             reply: Reply = yield effect(request, call.attempt_timeout)
-            if effect is Open and not 200 <= reply.status < 300:
+            if reply.handle is not None and not 200 <= reply.status < 300:
                 reply.body = yield from _error_body(reply, call.attempt_timeout)
         except (DeadlineExceededError, ConnectionError) as error:
             raise self._explained(error) from error.__cause__
@@ -289,6 +337,12 @@ class RemoteBackend(Backend):
         if isinstance(error, AiaasError) and error.address is None:
             error.address = str(self.address)
         return error
+
+
+def _tell(error: Exception, request: Request) -> None:
+    """Let the error say so, where nobody knows whether the peer has done what mustn't be done twice."""
+    if isinstance(error, AiaasError) and not request.idempotent and _unknown(error):
+        error.hint = error.hint or "The outcome is unknown: it may have been done, so it isn't sent again"
 
 
 def _unknown(error: AiaasError) -> bool:
@@ -315,7 +369,7 @@ def _stepped(steps: Generator[Any, None, Any]) -> tuple[Any, bool]:
 
 def _travelling(call: Call, request: Request) -> Request:
     """The request with what the peer should know of the call: which attempt this is, and how long it is waited for."""
-    headers = {**passed_on(), **(call.headers or {}), **request.headers, ATTEMPT: str(call.attempts)}
+    headers = {**passed_on(), **(call.headers or {}), **request.headers, ATTEMPT: str(call.tries)}
     if call.deadline is not None:
         headers[TIMEOUT] = str(max(0, round(1000 * (call.deadline - time.monotonic()))))
     # field by field, a microsecond quicker than `replace`
@@ -324,6 +378,6 @@ def _travelling(call: Call, request: Request) -> Request:
     )
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else "no message")[:300]

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic_core import from_json
 
 from aiaas_sdk.backends.base import LocalBackend
-from aiaas_sdk.errors import AddressError
+from aiaas_sdk.errors import AddressError, InputError
 from aiaas_sdk.hookspecs import hookimpl
 from aiaas_sdk.records.chat import Chat, Choice, Embedded, Spoken
 from aiaas_sdk.records.language import Delta, ToolCall
@@ -43,6 +43,9 @@ class EchoBackend(LocalBackend):
         )
 
     def predict(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, Tensor]:
+        for name in outputs:
+            if name not in inputs:
+                raise InputError(f"echo has no output {name!r}; its outputs are its inputs: {', '.join(inputs)}")
         return {name: inputs[name] for name in outputs or inputs}
 
     def generate(self, chat: Chat) -> Spoken:

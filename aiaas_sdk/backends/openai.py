@@ -7,9 +7,9 @@ that ends with /completions continues texts; else text is a message of the user.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic_core import to_json
@@ -39,7 +39,11 @@ from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.chat import Chat, Embedded, Spoken
 from aiaas_sdk.records.model import ModelInfo
 from aiaas_sdk.wire import openai as wire
-from aiaas_sdk.wire.sse import Events
+from aiaas_sdk.wire.alike import Alike
+from aiaas_sdk.wire.sse import Events, lone
+
+if TYPE_CHECKING:
+    from aiaas_sdk.records.language import Delta
 
 AFTER = 0.25
 """Seconds for which the end of a reply is waited for after `[DONE]`, so that its connection can be used again."""
@@ -171,6 +175,13 @@ class OpenAIBackend(RemoteBackend):
         return self.open_stream(call, request, lambda reply: _heard(call, chat, reply))
 
     def embed(self, call: Call, texts: Sequence[str], dimensions: int | None) -> Flow[Embedded]:
+        """In as many requests as the texts need, one behind the other."""
+        parts = []
+        for start in range(0, len(texts), wire.MOST_TEXTS):
+            parts.append((yield from self._embedded(call, texts[start : start + wire.MOST_TEXTS], dimensions)))
+        return wire.joined(parts)
+
+    def _embedded(self, call: Call, texts: Sequence[str], dimensions: int | None) -> Flow[Embedded]:
         body = wire.encode_embeddings(self._model, texts, dimensions)
         reply = yield from self.send(call, self._post("/embeddings", body, JSON))
         call.request_id = reply.headers.get(REQUEST_ID)
@@ -238,25 +249,26 @@ def _heard(call: Call, chat: Chat, reply: Reply) -> Flow[Spoken]:
         StreamInterruptedError: it ended before its end; what fails before the first content fails as it is, but for
             a stream that just ends.
     """
-    answer, events = wire.Assembler(), Events()
+    answer, events, alike = wire.Assembler(), Events(), Alike()
     call.request_id = reply.headers.get(REQUEST_ID)
     if "json" in reply.headers.get("content-type", "") and "event-stream" not in reply.headers["content-type"]:
         return (yield from _unstreamed(chat, reply))
-    heard, limit = time.monotonic(), call.attempt_timeout
+    heard, limit, data = time.monotonic(), call.attempt_timeout, b"-"
     try:
         while not answer.done:
             data = yield Read(reply, None if limit is None else max(0.0, heard + limit - time.monotonic()))
-            for event in events.feed(bytes(data)) if data else events.end():
-                for delta in answer.take(event.data):
-                    yield Emit(delta)
-                    heard, limit = time.monotonic(), chat.gap
+            data = bytes(data)
+            text = alike.text(data) if events.between else None
+            for delta in _deltas(data, answer, events, alike) if text is None else answer.more(text):
+                yield Emit(delta)
+                heard, limit = time.monotonic(), chat.gap
             if not data:
                 break
     except AiaasError as error:
         if not answer.begun or isinstance(error, StreamInterruptedError | OutputError):
             raise
-        if answer.finished and isinstance(error, ConnectionLostError | DeadlineExceededError):
-            pass  # all of it had come
+        if answer.finished and (not data or isinstance(error, ConnectionLostError | DeadlineExceededError)):
+            pass  # all of it had come; without data, an event behind it was cut
         else:
             raise _interrupted(answer, error.message, error) from error
     if not answer.finished:
@@ -265,6 +277,15 @@ def _heard(call: Call, chat: Chat, reply: Reply) -> Flow[Spoken]:
         yield Emit(delta)
     yield from _drained(reply)
     return answer.spoken(chat)
+
+
+def _deltas(data: bytes, answer: wire.Assembler, events: Events, alike: Alike) -> Iterator[Delta]:
+    """What some bytes of a stream say, read in full; no bytes are its end."""
+    alone = events.between and lone(data)
+    for event in events.feed(data) if data else events.end():
+        yield from answer.take(event.data)
+    if alone and answer.plain is not None:
+        alike.learn(data, answer.plain)
 
 
 def _interrupted(answer: wire.Assembler, why: str, cause: AiaasError | None = None) -> StreamInterruptedError:

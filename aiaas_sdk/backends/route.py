@@ -94,11 +94,8 @@ class RouteBackend(Backend):
         if not self._members:
             raise ConfigError("a route needs addresses", hint='Load a list: load(["https://...", "torch:..."])')
 
-    def unsupported(self, verb: str) -> UnsupportedOperationError:
-        can = sorted({known for member in self._members for known in member.backend.verbs()})
-        return UnsupportedOperationError(
-            f"{verb} isn't available for {self.address} (backend route)", hint=f"It can {', '.join(can) or 'nothing'}"
-        )
+    def able(self) -> frozenset[str]:
+        return super().able().union(*(member.backend.verbs() for member in self._members))
 
     # ------------------------------------------------------------ flows
     def opening(self, call: Call) -> Flow[ModelInfo]:

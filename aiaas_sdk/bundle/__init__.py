@@ -4,7 +4,7 @@ from aiaas_sdk.bundle.files import MANIFEST, SIGNATURE, digest_of
 from aiaas_sdk.bundle.manifest import BYTES, Architecture, Language, Manifest, Tensor
 from aiaas_sdk.bundle.reading import WEIGHTS, Bundle, peek, read
 from aiaas_sdk.bundle.signing import SigningKey, Trust, own_key
-from aiaas_sdk.bundle.store import Located, locate, repository, set_alias, versions, write
+from aiaas_sdk.bundle.store import Located, aliases, locate, own_name, repository, set_alias, versions, write
 
 __all__ = [
     "BYTES",
@@ -19,9 +19,11 @@ __all__ = [
     "SigningKey",
     "Tensor",
     "Trust",
+    "aliases",
     "digest_of",
     "locate",
     "own_key",
+    "own_name",
     "peek",
     "read",
     "repository",

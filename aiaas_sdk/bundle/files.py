@@ -42,7 +42,10 @@ def read_file(folder: Path, name: str, limit: int | None = None) -> bytearray:
 
 
 def _read(file: object, size: int, path: Path) -> bytearray:
-    data = bytearray(size)
+    try:
+        data = bytearray(size)
+    except MemoryError:
+        raise BundleError(f"{path} has {size} bytes, for which there is no memory") from None
     view, filled = memoryview(data), 0
     try:
         while filled < size:
@@ -57,7 +60,10 @@ def _read(file: object, size: int, path: Path) -> bytearray:
 
 def read_listed(folder: Path, files: dict[str, str], program: str | None) -> dict[str, bytearray]:
     """All files that the manifest lists, checked against their digests; nothing else may lie there."""
-    extra = {entry.name for entry in os.scandir(folder)} - {*files, MANIFEST, SIGNATURE}
+    try:
+        extra = {entry.name for entry in os.scandir(folder)} - {*files, MANIFEST, SIGNATURE}
+    except OSError as error:  # it was taken away meanwhile
+        raise BundleError(f"{folder} can't be read: {error.strerror}") from None
     if extra:
         raise IntegrityError(f"{folder} holds {sorted(extra)[0]!r}, which the manifest doesn't list")
     found: dict[str, bytearray] = {}

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from aiaas_sdk.errors import BundleError, UnsafeBundleError
 from aiaas_sdk.records.model import TensorSpec
 
-__all__ = ["BYTES", "FORMAT", "Architecture", "Language", "Manifest", "Tensor", "parse"]
+__all__ = ["BYTES", "FORMAT", "MAX_BYTES", "Architecture", "Language", "Manifest", "Tensor", "document_of", "parse"]
 
 FORMAT = 1
 BYTES = "bytes"
@@ -107,7 +107,7 @@ def parse(data: bytes, where: str) -> Manifest:
         BundleError: it isn't one, or another version of the package wrote it.
         UnsafeBundleError: its architecture or a file name reaches outside the bundle.
     """
-    document = _document(data, where)
+    document = document_of(data, where)
     if isinstance(document.get("format"), int) and document["format"] > FORMAT:
         raise BundleError(
             f"{where} has format {document['format']}, this version reads {FORMAT}", hint="Upgrade aiaas-sdk"
@@ -121,7 +121,8 @@ def parse(data: bytes, where: str) -> Manifest:
         raise BundleError(f"{where} isn't a manifest: {place}: {first['msg']}") from None
 
 
-def _document(data: bytes, where: str) -> dict[str, Any]:
+def document_of(data: bytes, where: str) -> dict[str, Any]:
+    """A JSON object that is small, flat, and has each key once. BundleError: it isn't."""
     if len(data) > MAX_BYTES:
         raise BundleError(f"{where} is larger than {MAX_BYTES} bytes")
     if _depth(data) > MAX_DEPTH:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -21,7 +22,8 @@ WEIGHTS = "weights.safetensors"
 class Bundle:
     """A checked version. `program` is there only if a trusted key signed it; `digest` names the manifest.
 
-    `beside` is what else the manifest lists: tokenizer and chat template.
+    `beside` is what else the manifest lists: tokenizer and chat template. `numbers` is how many the weights are, `size`
+    the bytes of all files, `signed_by` whose signature is there, trusted or not.
     """
 
     manifest: Manifest
@@ -29,6 +31,9 @@ class Bundle:
     program: bytearray | None
     digest: str
     beside: Mapping[str, bytearray] = field(default_factory=dict)
+    numbers: int = 0
+    size: int = 0
+    signed_by: str | None = None
 
 
 def peek(located: Located) -> Manifest:
@@ -62,13 +67,22 @@ def read(located: Located, trust: Trust, *, program: bool = True) -> Bundle:
     files = read_listed(located.folder, manifest.files, manifest.program)
     if WEIGHTS not in files or (manifest.program and manifest.program not in files):
         raise BundleError(f"{located.folder}: the manifest lists no {WEIGHTS}, or not its program")
-    weights.check(files[WEIGHTS], str(located.folder / WEIGHTS))
+    tensors = weights.check(files[WEIGHTS], str(located.folder / WEIGHTS))
     beside = {name: content for name, content in files.items() if name not in (WEIGHTS, manifest.program)}
     absent = [name for name in (manifest.language.files() if manifest.language else ()) if name not in beside]
     if absent:
         raise BundleError(f"{located.folder}: the manifest's language names {absent[0][:80]!r}, which isn't beside it")
     code = files[manifest.program] if wanted and manifest.program else None
-    return Bundle(manifest, files[WEIGHTS], code, digest_of(data), beside)
+    return Bundle(
+        manifest,
+        files[WEIGHTS],
+        code,
+        digest_of(data),
+        beside,
+        numbers=sum(math.prod(shape) for _, shape in tensors.values()),
+        size=sum(map(len, files.values())),
+        signed_by=signed_by,
+    )
 
 
 def _signed_by(located: Located, manifest: bytes) -> str | None:

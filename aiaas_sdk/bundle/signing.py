@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aiaas_sdk import disk
 from aiaas_sdk.errors import BackendNotInstalledError, ConfigError, IntegrityError
 
 __all__ = ["SigningKey", "Trust", "home", "own_key", "signer"]
@@ -75,16 +76,13 @@ def _make(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.unlink(missing_ok=True)
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(os.urandom(32))
-        file.flush()
-        os.fsync(file.fileno())
     try:
+        disk.new_file(aside, os.urandom(32), mode=0o600)
         os.link(aside, path)
     except FileExistsError:
         pass  # another process was first
     finally:
-        aside.unlink()
+        aside.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

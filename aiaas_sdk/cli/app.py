@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,10 +9,12 @@ from typing import Annotated
 
 import typer
 
+from aiaas_sdk import cards
 from aiaas_sdk._version import __version__
 from aiaas_sdk.cli.commands import Commands
 from aiaas_sdk.cli.describing import described
 from aiaas_sdk.cli.exits import CODES, UNEQUAL, guarded
+from aiaas_sdk.cli.keys import app as keys
 from aiaas_sdk.cli.parameters import (
     Address,
     AsJson,
@@ -30,6 +31,8 @@ from aiaas_sdk.cli.parameters import (
     options,
 )
 from aiaas_sdk.cli.printing import document, table
+from aiaas_sdk.cli.serving import serve
+from aiaas_sdk.cli.training import train
 from aiaas_sdk.errors import AiaasError, ConfigError
 
 __all__ = ["app"]
@@ -73,48 +76,14 @@ def root(
 
 
 # ---------------------------------------------------------------- commands
-@app.command(epilog=_EXITS)
-def serve(
-    targets: Annotated[list[str], typer.Argument(help="Addresses; NAME=ADDRESS gives a model another name.")],
-    host: Annotated[str, typer.Option(help="The interface to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for any free one.")] = 8000,
-    grpc_port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Speak gRPC, too, on this port; needs aiaas-grpc.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Tell the URL and the models as one JSON document.")] = False,
-    imports: Imports = None,
-    debug: Debug = False,
-) -> None:
-    """Serve models over HTTP until Ctrl-C.
-
-    For example:
-
-        aiaas serve torch:models/digits
-        aiaas serve digits=torch:models/digits far=https://host/v2/models/x
-        aiaas serve torch:models/mine --import mymodels
-
-    Any address can be served; a remote one makes this a gateway. Below /v2 it
-    speaks the Open Inference Protocol, below /v1 OpenAI's API, for language
-    models. Once it answers, it says where. Asked to stop, it finishes what runs and exits
-    with 0.
-    """
-
-    def announce(url: str, names: tuple[str, ...]) -> None:
-        urls = {"url": url} if grpc_port is None else {"url": url, "grpc": f"grpc://{host}:{grpc_port}"}
-        told = f"serving {', '.join(names)} at {' and '.join(urls.values())}"
-        print(document({**urls, "models": names}) if as_json else told, flush=True)
-
-    with guarded(as_json=as_json, debug=debug):
-        import_all(imports)
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        from aiaas_sdk.server import serve as serving  # says which extra is missing
-
-        serving(targets, host=host, port=port, announce=announce, grpc_port=grpc_port)
+app.command(epilog=_EXITS)(serve)
+app.command(epilog=_EXITS)(train)
 
 
 @app.command(epilog=_EXITS)
 def info(
     address: Address,
+    card: Annotated[bool, typer.Option("--card", help="As a model card, in Markdown.")] = False,
     as_json: AsJson = False,
     timeout: Timeout = None,
     device: Device = None,
@@ -129,16 +98,24 @@ def info(
 
         aiaas info torch:models/digits@3
         aiaas info https://host/v2/models/digits --json
+        aiaas info torch:models/digits --card > CARD.md
 
-    Shown are its versions, inputs, outputs, labels, device and what it can do.
+    Shown are its versions, inputs, outputs, labels, device and what it can do;
+    on a card also where it comes from and how it was trained, where somebody
+    noted that.
     """
     with guarded(as_json=as_json, debug=debug):
+        if card and as_json:
+            raise ConfigError("--card is Markdown and --json is JSON", hint="Give one of them; --json has all facts")
         import_all(imports)
         from aiaas_sdk.api import load
 
         with load(address, **options(timeout, device, dtype, api_key_env)) as model:
             found = model.info()
-        print(document(asdict(found)) if as_json else described(found))
+        if card:
+            print(cards.card(found), end="")
+        else:
+            print(document(asdict(found)) if as_json else described(found))
 
 
 @app.command(epilog=_EXITS)
@@ -165,7 +142,7 @@ def predict(
         aiaas predict torch:models/digits images.npy -o scores.npz
         aiaas predict torch:models/digits photos/ --resize --top 3
         aiaas predict https://host/v2/models/iris flowers.csv -o kinds.csv
-        echo '[[5.1, 3.5, 1.4]]' | aiaas predict torch:models/iris -
+        echo '[[5.1, 3.5, 1.4, 0.2]]' | aiaas predict torch:models/iris -
 
     .npy holds one input, .npz and .json ({NAME: list}) several by name, a .csv
     one or, with the names as its header, several. Images become floats from 0
@@ -244,7 +221,7 @@ def chat(
 @app.command(epilog=_EXITS)
 def embed(
     address: Address,
-    texts: Annotated[list[str], typer.Argument(metavar="TEXT...", help="Texts; - for the lines of stdin.")],
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT", help="Texts; - for the lines of stdin.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A .npy, .npz, .json or .csv file.")] = None,
     dimensions: Annotated[int | None, typer.Option(min=1, help="Of a vector, where it can be shortened.")] = None,
     as_json: AsJson = False,
@@ -284,6 +261,56 @@ def embed(
 
 
 @app.command(epilog=_EXITS)
+def explain(
+    address: Address,
+    inputs: Inputs,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A picture (.png, .html), or .npz, .npy, .json, .csv.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="A label or an index; without, what the model predicts.")
+    ] = None,
+    method: Annotated[str, typer.Option(metavar="NAME", help="auto takes one that fits.")] = "auto",
+    text: Annotated[bool, typer.Option("--text", help="The inputs are texts, not files.")] = False,
+    input_name: InputName = None,
+    resize: Resize = False,
+    as_json: AsJson = False,
+    timeout: Timeout = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    api_key_env: KeyFrom = None,
+    imports: Imports = None,
+    debug: Debug = False,
+) -> None:
+    """Show what each part of the inputs did for the answer.
+
+    For example:
+
+        aiaas explain torch:models/digits seven.png -o seven-why.png
+        aiaas explain https://host/v2/models/iris flowers.csv --method shap
+        aiaas explain torch:models/encoder "a text" --text -o why.html
+
+    Methods: integrated_gradients, saliency, smoothgrad, grad_cam, occlusion,
+    shap, attention_rollout. Behind an endpoint that gives predictions alone,
+    occlusion and shap work all the same. Files as for predict.
+    """
+    with guarded(as_json=as_json, debug=debug):
+        import_all(imports)
+        from aiaas_sdk.api import load
+        from aiaas_sdk.cli import explaining
+
+        with load(address, **options(timeout, device, dtype, api_key_env)) as model:
+            info = model.info()
+            if output is not None:
+                explaining.check(output, model)
+            given = explaining.inputs_of(inputs, text, info, input_name, resize=resize)
+            found = model.explain(given, target=explaining.target_of(target, info), method=method)
+        if output is not None:
+            explaining.write(found, output)
+        print(document(explaining.told(found, output)) if as_json else explaining.shown(found))
+
+
+@app.command(epilog=_EXITS)
 def compare(
     a: Annotated[str, typer.Argument(help="An address.")],
     b: Annotated[str, typer.Argument(help="Another, the reference for relative differences.")],
@@ -304,7 +331,7 @@ def compare(
     For example:
 
         aiaas compare torch:models/digits https://host/v2/models/digits images.npy
-        aiaas compare torch:models/digits@3 torch:models/digits@4 images.npy --atol 1e-3 --json
+        aiaas compare models/digits@3 models/digits@4 images.npy --atol 1e-3
 
     Exits with 1 where they aren't equal, so that it can stand in CI. --device
     concerns what runs here.
@@ -384,7 +411,7 @@ def new_backend(
     For example:
 
         aiaas new-backend my-model --local
-        cd aiaas-my-model && pip install -e ".[test]" && pytest
+        cd aiaas-my-model && pip install -e ".\\[test]" && pytest
 
     Its tests pass as it is written, the conformance suite among them; change
     it step by step into yours. The documentation has the contract.
@@ -417,9 +444,10 @@ def doctor(
         aiaas doctor digits
         aiaas doctor https://host/v2/models/digits --api-key-env HOST_KEY
 
-    Shown are the files read, each setting with its source, backend, version
-    and device, the name of the credential (never its value), and the timings
-    of a call with zeros. Exits with the code of the first failure.
+    Shown are the files read, each setting with its source (those of aiaas
+    serve, too, where a file has a table serve), backend, version and device,
+    the name of the credential (never its value), and the timings of a call
+    with zeros. Exits with the code of the first failure.
     """
     with guarded(as_json=as_json, debug=debug):
         import_all(imports)
@@ -429,6 +457,9 @@ def doctor(
         print(document(found.to_dict()) if as_json else found)
         if found.exit_code:
             raise typer.Exit(found.exit_code)
+
+
+app.add_typer(keys, name="keys")
 
 
 # ---------------------------------------------------------------- parts

@@ -10,8 +10,12 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from aiaas_sdk.cli.exits import guarded
+from aiaas_sdk.errors import BackendNotInstalledError
 
 __all__ = ["Commands"]
+
+_ELSEWHERE = {"export": "aiaas-onnx"}
+"""Commands that the documentation names, and the package that brings each."""
 
 
 class Commands(TyperGroup):
@@ -31,6 +35,11 @@ class Commands(TyperGroup):
         """For running one."""
         if args and args[0] in self._brought():
             return args[0], _loaded(args[0]), args[1:]
+        if args and (package := _ELSEWHERE.get(args[0])):
+            with guarded(as_json="--json" in args, debug=False):
+                raise BackendNotInstalledError(
+                    f"the command {args[0]!r} is in the package {package}", hint=f"Install it: pip install {package}"
+                )
         return super().resolve_command(ctx, args)
 
     def _brought(self) -> dict[str, str]:

@@ -71,7 +71,7 @@ class Examined:
             "credential": self.credential,
             "model": None if self.model is None else asdict(self.model),
             "timing": None if self.timing is None else asdict(self.timing),
-            "settings": [dict(zip(("name", "value", "source"), entry, strict=True)) for entry in self.settings],
+            "settings": _documented(self.settings),
             "steps": [step.to_dict() for step in self.steps],
         }
 
@@ -85,6 +85,7 @@ class Diagnosis:
     files: list[str] = field(default_factory=list)
     profile: str | None = None
     variables: list[str] = field(default_factory=list)
+    serve: list[tuple[str, str, str]] = field(default_factory=list)
     members: list[Examined] = field(default_factory=list)
 
     @property
@@ -107,6 +108,7 @@ class Diagnosis:
             "profile": self.profile,
             "variables": self.variables,
             "steps": [step.to_dict() for step in self.steps],
+            "serve": _documented(self.serve),
             "members": [member.to_dict() for member in self.members],
         }
 
@@ -120,12 +122,24 @@ class Diagnosis:
         yield f"profile         {self.profile or 'none'}"
         yield f"variables       {', '.join(self.variables) or 'none'}"
         yield from _told(self.steps)
+        if self.serve:
+            yield ""
+            yield "aiaas serve"
+            yield _tabled(self.serve)
         for member in self.members:
             yield ""
             yield clean(member.address)
             if member.settings:
-                yield table([("setting", "value", "from"), *member.settings], indent="  ")
+                yield _tabled(member.settings)
             yield from _told(member.steps, indent="  ")
+
+
+def _documented(settings: list[tuple[str, str, str]]) -> list[dict[str, str]]:
+    return [dict(zip(("name", "value", "source"), entry, strict=True)) for entry in settings]
+
+
+def _tabled(settings: list[tuple[str, str, str]]) -> str:
+    return table([("setting", "value", "from"), *settings], indent="  ")
 
 
 def _told(steps: list[Step], indent: str = "") -> Iterator[str]:
@@ -145,12 +159,26 @@ def diagnose(where: str, options: Mapping[str, Any]) -> Diagnosis:
     diagnosis.files = [str(document.path) for document in read.documents]
     diagnosis.profile = read.profile
     diagnosis.variables = sorted(name for name, value in read.environ.items() if value.strip())
+    if any(document.serve.server or document.serve.models for document in read.documents):
+        _examine_serving(read, diagnosis)
     found = _try(diagnosis.steps, "address", lambda: find(where, options), lambda found: found.text)
     for member in found.members if found else ():
         examined = Examined(str(member.address), _settings(member))
         diagnosis.members.append(examined)
         _examine(member, examined)
     return diagnosis
+
+
+def _examine_serving(read: settings.Settings, diagnosis: Diagnosis) -> None:
+    try:
+        from aiaas_sdk.cli.serving_settings import serve_settings
+    except ModuleNotFoundError as error:
+        # Who only calls may share the file with who serves, so that this is no failure.
+        why = f'serving needs the package {error.name}: pip install "aiaas-sdk[serve]"'
+        diagnosis.steps.append(Step("serve", True, f"its settings weren't looked at; {why}", 0.0))
+        return
+    serve = _try(diagnosis.steps, "serve", lambda: serve_settings(read), lambda _: "its settings can be used")
+    diagnosis.serve = serve or []
 
 
 def _try(steps: list[Step], name: str, work: Callable[[], T], tell: Callable[[T], str]) -> T | None:

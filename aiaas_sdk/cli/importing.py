@@ -34,8 +34,15 @@ def _path(target: str) -> str:
 
     address = parse(target)
     if address.scheme != "torch" or address.version is not None:
-        raise AddressError(f"import writes a bundle, and {target} isn't one", hint="Give a folder, or torch:PATH")
+        raise AddressError(f"import writes a bundle into a folder, and {target} is none", hint=_hint(target))
     return address.target
+
+
+def _hint(target: str) -> str:
+    """A bare word is a name of the settings, whatever one meant."""
+    return "Give a folder, such as models/small" + (
+        f"; {target} here is torch:{target}" if target.isidentifier() else ""
+    )
 
 
 def _import_model() -> Any:

@@ -161,7 +161,11 @@ def _table(path: Path, info: ModelInfo, name: str | None) -> dict[str, Any]:
         return by_name
     spec = _target(info, name)
     if spec is None:
-        return {name or "input": np.asarray([[_number(cell, path) for cell in line] for line in lines], np.float64)}
+        rows = [
+            [_number(cell, f"{path}: row {row}, column {column}") for column, cell in enumerate(line)]
+            for row, line in enumerate(lines)
+        ]
+        return {name or "input": np.asarray(rows, np.float64)}
     return {spec.name: _column(lines, range(len(lines[0])), spec, path, info.name)}
 
 
@@ -229,7 +233,10 @@ def _column(
 ) -> npt.NDArray[Any]:
     """Columns as rows of an input; those of an input with more axes hold its elements in row-major order."""
     flat = TensorSpec(spec.name, spec.datatype, (-1, -1))
-    cells = [[_value(line[place], spec, path) for place in places] for line in lines]
+    cells = [
+        [_value(line[place], spec, f"{path}: row {row}, column {place}") for place in places]
+        for row, line in enumerate(lines)
+    ]
     array: npt.NDArray[Any] = Kind.numpy().give(take(cells, flat, where=where))
     inner = spec.shape[1:]
     if math.prod(inner) == len(places) and min(inner, default=0) >= 0:
@@ -237,20 +244,21 @@ def _column(
     return array[:, 0] if len(spec.shape) == 1 and len(places) == 1 else array
 
 
-def _value(cell: str, spec: TensorSpec, path: Path) -> Any:
+def _value(cell: str, spec: TensorSpec, place: str) -> Any:
     if spec.datatype == "BYTES":
         return cell
     if spec.datatype == "BOOL" and cell.lower() in ("true", "false"):
         return cell.lower() == "true"
     if not cell and spec.datatype.startswith(("FP", "BF")):
         return math.nan
-    return _number(cell, path)
+    return _number(cell, place)
 
 
-def _number(cell: str, path: Path) -> int | float:
+def _number(cell: str, place: str) -> int | float:
     for kind in (int, float):
         try:
             return kind(cell)
         except ValueError:
             continue
-    raise InputError(f"{path} has a cell that is no number", hint="A header may stand in the first line only")
+    hint = "Leave out columns that are no inputs, such as the target; a header may stand in the first line only"
+    raise InputError(f"{place} is no number", hint=hint)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aiaas_sdk import disk
 from aiaas_sdk.cli.predicting import Answer
 from aiaas_sdk.cli.printing import document
 from aiaas_sdk.errors import InputError
@@ -25,11 +25,11 @@ Outputs = Mapping[str, npt.NDArray[Any]]
 Top = Sequence[Sequence[tuple[str, float]]]
 
 
-def check(path: Path, outputs: Sequence[str], *, top: bool) -> None:
-    """Before the model is called: whether its outputs can be written there at all."""
+def check(path: Path, outputs: Sequence[str], *, top: bool, kinds: str = KINDS) -> None:
+    """Before the model is called: whether its outputs can be written there; `kinds` are those of the command."""
     suffix = path.suffix.lower()
     if suffix not in _FORMS or (top and suffix not in (".json", ".csv")):
-        known = ".json or .csv" if top else KINDS
+        known = ".json or .csv" if top else kinds
         raise InputError(f"{path} is of no kind that can be written here", hint=f"Give {known}")
     if not path.absolute().parent.is_dir():
         raise InputError(f"there is no folder {path.parent} to write {path.name} into")
@@ -92,12 +92,9 @@ def _numbers(name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _store(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(data)
-        os.replace(part, path)
+        disk.replace(path, data)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InputError(f"{path} can't be written: {error.strerror or type(error).__name__}") from None
 
 

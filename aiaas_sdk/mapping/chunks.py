@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.errors import AiaasError, InputError
 from aiaas_sdk.mapping.inputs import given
 from aiaas_sdk.records.model import ModelInfo, TensorSpec
@@ -108,6 +109,9 @@ def _joined(rows: Iterator[Any], batch: _Batch) -> Iterator[Chunk]:
 def _each(rows: Any) -> Iterator[Any]:
     if isinstance(rows, str | bytes):
         raise InputError("map was given a text; it takes rows", hint="Give a list of texts")
+    if hasattr(rows, "columns") and hasattr(rows, "__array__"):  # pandas' and polars': iterating gives no rows
+        hint = "Give its numbers, rows.to_numpy(), as the datatype that the model wants, or {NAME: column}"
+        raise InputError(f"map was given {kind_of(rows)}; it takes rows", hint=hint)
     if hasattr(rows, "__aiter__"):
         raise InputError("map was given rows that must be awaited", hint="Load the model with load_async")
     try:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator,
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.errors import (
     AiaasError,
     ClosedError,
@@ -56,7 +57,7 @@ def check(
         if value is not None and (type(value) is not int or value < 1):
             raise ConfigError(f"{name} is {value!r}", hint="Give a whole number from 1 on")
     if checkpoint is not None and not isinstance(checkpoint, str | PathLike):
-        raise ConfigError(f"checkpoint is a {type(checkpoint).__name__}", hint="Give the path of a file")
+        raise ConfigError(f"checkpoint is {kind_of(checkpoint)}", hint="Give the path of a file")
     if (info.inputs or info.outputs) and not info.rows_free:
         raise UnsupportedOperationError(
             f"map isn't available for {info.name}: its first axes aren't rows, so that no batch of it can be split",

@@ -24,10 +24,10 @@ def given(inputs: Any, info: ModelInfo) -> Mapping[str, Any]:
         import difflib
 
         near = difflib.get_close_matches(str(unknown[0]), names, 1) if unknown else []
-        what = f"unknown input {unknown[0]!r}" if unknown else f"input {missing[0]!r} is missing"
+        what = f"unknown input {str(unknown[0])[:80]!r}" if unknown else f"input {missing[0]!r} is missing"
         raise InputError(
             f"{info.name}: {what}; its inputs are {', '.join(names)}",
-            hint=f"Did you mean {near[0]!r}" if near else None,
+            hint=f"Did you mean {near[0]!r}?" if near else None,
         )
     return inputs
 

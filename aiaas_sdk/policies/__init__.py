@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from aiaas_sdk import registry
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.errors import ConfigError, UnsupportedOperationError
 from aiaas_sdk.records.call import Around
 from aiaas_sdk.records.policies import Breaker, Hedge, Limits, Retry
@@ -42,7 +43,7 @@ def around_request(options: Mapping[str, Any]) -> Around | None:
             continue
         if not isinstance(settings, RECORDS[name]):
             given = RECORDS[name].__name__
-            raise ConfigError(f"{name} is a {type(settings).__name__}", hint=f"Give aiaas.{given}(...) or None")
+            raise ConfigError(f"{name} is {kind_of(settings)}", hint=f"Give aiaas.{given}(...) or None")
         policy = _policy(name, settings)
         composed = policy if composed is None else _within(policy, composed)
     for name in reversed(_named(options.get("policies") or ())):

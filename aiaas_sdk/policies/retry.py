@@ -18,6 +18,7 @@ from aiaas_sdk.errors import (
     ConnectionLostError,
     DeadlineExceededError,
     RateLimitedError,
+    StreamInterruptedError,
 )
 from aiaas_sdk.flow import Flow, Reply, Request, sleep
 from aiaas_sdk.policies.tokens import Tokens, tokens_of
@@ -50,18 +51,22 @@ class RetryPolicy:
         self._price = 0.0 if retry.budget is None else 1 / retry.budget
 
     def __call__(self, call: Call, request: Request, proceed: Proceed) -> Flow[Reply]:
-        call.allowed = self._retry.attempts
+        call.allowed, before = self._retry.attempts, call.attempts
         tokens = tokens_of(origin_of(request.url))
-        try:  # most requests pass, and tenacity's machinery costs as much as sending one
-            reply = yield from proceed(call, request)
-        except Exception as error:
-            if self._retry.attempts == 1 or not self._worth_it(error, request) or _in_vain(call, error):
-                raise
-            failure = sys.exc_info()
-        else:
-            tokens.give(1)
-            return reply
-        return (yield from self._again(call, request, proceed, failure, tokens))
+        try:
+            try:  # most requests pass, and tenacity's machinery costs as much as sending one
+                reply = yield from proceed(call, request)
+            except Exception as error:
+                if self._retry.attempts == 1 or not self._worth_it(error, request) or _in_vain(call, error):
+                    raise
+                failure = sys.exc_info()
+            else:
+                tokens.give(1)
+                return reply
+            return (yield from self._again(call, request, proceed, failure, tokens))
+        except AiaasError as error:
+            error.locate(attempts=call.attempts - before)  # of this request: a call may make several
+            raise
 
     def _again(self, call: Call, request: Request, proceed: Proceed, failure: Any, tokens: Tokens) -> Flow[Reply]:
         """The attempts after the first, which failed."""
@@ -111,12 +116,12 @@ class RetryPolicy:
         try:
             yield from sleep(seconds)
         except DeadlineExceededError:
-            if failure.retry_after is not None:
-                raise failure from None
-            raise
+            raise failure from None
 
     def _worth_it(self, error: BaseException, request: Request) -> bool:
         if not isinstance(error, AiaasError) or vars(error).get("retryable") is False:  # the peer's own word
+            return False
+        if isinstance(error, StreamInterruptedError):  # its text would be given twice
             return False
         if isinstance(error, ConnectError):
             return error.retryable

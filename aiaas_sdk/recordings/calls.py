@@ -10,6 +10,7 @@ from os import PathLike
 from typing import Any
 
 from aiaas_sdk.address import parse
+from aiaas_sdk.articles import with_article
 from aiaas_sdk.errors import AiaasError
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.language import Delta
@@ -118,7 +119,7 @@ def _without_bytes(part: Any) -> Any:
 def _told(name: str, words: Any) -> str:
     """How much there is of something, without its contents."""
     if isinstance(words, str):
-        return f"a {name} of {len(words)} characters"
+        return f"{with_article(name)} of {len(words)} characters"
     if name == "prompt":
         return f"{len(words)} message{'' if len(words) == 1 else 's'}"
     if name == "texts":

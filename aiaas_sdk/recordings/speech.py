@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aiaas_sdk.articles import with_article
 from aiaas_sdk.errors import InputError, ProtocolError
 from aiaas_sdk.recordings import tensors, values
 from aiaas_sdk.records.chat import Choice, Embedded, Spoken
@@ -147,7 +148,7 @@ def _fields(value: Any, where: str, kinds: Mapping[str, tuple[type, ...]], neede
         if name not in kinds:
             raise ProtocolError(f"{where} has the unknown key {name!r}")
         if not isinstance(found, kinds[name]) or (kinds[name] == (int,) and type(found) is not int):
-            raise ProtocolError(f"{where} has a {name} of another kind")
+            raise ProtocolError(f"{where} has {with_article(name)} of another kind")
     for name in needed:
         if name not in value:
             raise ProtocolError(f"{where} has no {name}")

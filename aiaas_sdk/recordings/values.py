@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.errors import InputError, ProtocolError
 
 __all__ = ["decode", "encode"]
@@ -32,7 +33,7 @@ def encode(value: Any, where: str) -> Any:
         return _object(value, where)
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
         return [encode(element, where) for element in value]
-    raise InputError(f"{where} holds a {type(value).__name__}, which JSON hasn't", hint="Give texts, numbers and lists")
+    raise InputError(f"{where} holds {kind_of(value)}, which JSON hasn't", hint="Give texts, numbers and lists")
 
 
 def _number(value: float) -> Any:
@@ -45,7 +46,7 @@ def _object(value: Mapping[Any, Any], where: str) -> dict[str, Any]:
     found = {}
     for name, element in value.items():
         if not isinstance(name, str):
-            raise InputError(f"{where} has a name that is no text but a {type(name).__name__}")
+            raise InputError(f"{where} has a name that is no text but {kind_of(name)}")
         found[str.__str__(name)] = encode(element, where)
     return {NUMBER: found} if found.keys() == {NUMBER} else found
 

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.errors import ConfigError, InputError
 from aiaas_sdk.records.network import Network
 
@@ -41,7 +42,7 @@ class Fetching:
         for name in ("schemes", "hosts", "networks", "media_types"):
             value = getattr(self, name)
             if not (isinstance(value, tuple) and all(isinstance(one, str) for one in value)) and value is not None:
-                raise ConfigError(f"{name} of Fetching is a {type(value).__name__}", hint="Give a tuple of texts")
+                raise ConfigError(f"{name} of Fetching is {kind_of(value)}", hint="Give a tuple of texts")
         if not self.schemes or {*self.schemes} - {"http", "https"}:
             raise ConfigError(f"schemes is {self.schemes!r}", hint='Only "https" and "http" can be fetched')
         if type(self.size) is not int or self.size < 1 or type(self.redirects) is not int or self.redirects < 0:

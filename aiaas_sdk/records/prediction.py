@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from aiaas_sdk.errors import InputError
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.model import Timing, Usage
 
-__all__ = ["Prediction", "RowOf", "Served", "rows_of"]
+__all__ = ["Arrayed", "Prediction", "RowOf", "Served", "rows_of"]
 
 
 class Served:
@@ -64,7 +64,42 @@ class Served:
         return Usage(rows=call.rows, input_tokens=call.input_tokens, output_tokens=call.output_tokens)
 
 
-class Prediction(Served, Mapping[str, Any]):
+class Arrayed(Served, Mapping[str, Any]):
+    """A result that is a mapping from name to array."""
+
+    __slots__ = ("_arrays",)
+
+    _arrays: Mapping[str, Any]
+    _kind: ClassVar[str]
+    """What an array of it is."""
+    _called: ClassVar[str]
+    """What a result is called in a hint."""
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self._arrays[name]
+        except KeyError:
+            raise KeyError(f"no {self._kind} {name!r}; {self.model} gave {', '.join(self._arrays)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    @property
+    def array(self) -> Any:
+        """The only one. InputError, with the names, where there are several."""
+        arrays = self._arrays
+        if len(arrays) != 1:
+            raise InputError(
+                f"{self.model} has {len(arrays)} {self._kind}s: {', '.join(arrays)}",
+                hint=f"Take one by name: {self._called}[NAME]",
+            )
+        return next(iter(arrays.values()))
+
+
+class Prediction(Arrayed):
     """The model's outputs by name, and who gave them.
 
     A mapping from output name to array: numpy where numpy went in, torch tensors on the same device where
@@ -72,9 +107,9 @@ class Prediction(Served, Mapping[str, Any]):
     `bytes`.
     """
 
-    __slots__ = ("_arrays", "labels", "tensors")
+    __slots__ = ("labels", "tensors")
 
-    _arrays: dict[str, Any]
+    _kind, _called = "output", "prediction"
 
     labels: tuple[str, ...] | None
     tensors: Mapping[str, Any]
@@ -88,26 +123,6 @@ class Prediction(Served, Mapping[str, Any]):
         put(self, "_arrays", arrays)
         put(self, "tensors", tensors)
         put(self, "labels", labels)
-
-    def __getitem__(self, name: str) -> Any:
-        return self._arrays[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)
-
-    @property
-    def array(self) -> Any:
-        """The only output. InputError, with the names, where there are several."""
-        arrays = self._arrays
-        if len(arrays) != 1:
-            raise InputError(
-                f"{self.model} has {len(arrays)} outputs: {', '.join(arrays)}",
-                hint="Take one by name: prediction[NAME]",
-            )
-        return next(iter(arrays.values()))
 
     def top(self, k: int = 1) -> list[list[tuple[str, float]]]:
         """The k best classes of each row, best first, as (label, probability).

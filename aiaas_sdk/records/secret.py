@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from os import PathLike
 from typing import Any, NoReturn
 
+from aiaas_sdk.articles import kind_of, with_article
 from aiaas_sdk.errors import ConfigError
 from aiaas_sdk.records.hidden import Hidden
 from aiaas_sdk.records.sources import Answer, File, Function, Problem, Source, Text, checked
@@ -40,9 +41,9 @@ class Secret:
         if isinstance(value, str):
             return cls(Text(Hidden(value).reveal), source)
         if not callable(value):
-            kind = type(value).__name__
+            kind = kind_of(value)
             del value
-            raise ConfigError(f"the {source} is a {kind}", hint="Give text, aiaas.env(NAME), a file or a function")
+            raise ConfigError(f"the {source} is {kind}", hint="Give text, aiaas.env(NAME), a file or a function")
         return cls(Function(value), f"function {getattr(value, '__qualname__', type(value).__name__)}")
 
     @classmethod
@@ -135,11 +136,11 @@ def _hidden(headers: Any) -> dict[str, Hidden | Secret]:
     made = {name: _header(value) for name, value in headers.items()} if isinstance(headers, Mapping) else type(headers)
     del headers
     if isinstance(made, type):
-        raise ConfigError(f"headers is a {made.__name__}", hint='Give a mapping: headers={"x-tenant": "a"}')
+        raise ConfigError(f"headers is {with_article(made.__name__)}", hint='Give a mapping: headers={"x-tenant": "a"}')
     for name, value in made.items():
         if isinstance(value, type):
             hint = "Give text, aiaas.env(NAME) or aiaas.Secret.file(PATH)"
-            raise ConfigError(f"the header {name!r} is a {value.__name__}", hint=hint)
+            raise ConfigError(f"the header {name!r} is {with_article(value.__name__)}", hint=hint)
     return made
 
 

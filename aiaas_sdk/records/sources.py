@@ -12,6 +12,7 @@ from functools import lru_cache
 from types import CoroutineType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.records.hidden import Hidden
 
 __all__ = ["Answer", "File", "Function", "Problem", "Source", "Text", "checked"]
@@ -175,4 +176,4 @@ def _kind(answer: Any) -> str:
     if type(answer) is CoroutineType:
         answer.close()  # else Python warns that it was never awaited
         return "a coroutine"
-    return f"a {type(answer).__name__}"
+    return kind_of(answer)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.errors import ConfigError, InputError, ProtocolError
 from aiaas_sdk.records.model import ModelInfo, TensorSpec
 from aiaas_sdk.schema import decoding, encoding
@@ -62,7 +63,7 @@ def _check_record(option: str, record: Any) -> None:
     from pydantic import BaseModel
 
     if not isinstance(record, type) or not issubclass(record, BaseModel):
-        what = f"the class {record.__name__}" if isinstance(record, type) else f"a {type(record).__name__}"
+        what = f"the class {record.__name__}" if isinstance(record, type) else kind_of(record)
         raise ConfigError(f"{option}= is {what}", hint="Give a subclass of pydantic.BaseModel")
 
 
@@ -129,7 +130,7 @@ class Bound:
             return record
         if not isinstance(record, Mapping):
             raise InputError(
-                f"record {index} is a {type(record).__name__}; {self.info.name} takes {record_type.__name__}",
+                f"record {index} is {kind_of(record)}; {self.info.name} takes {record_type.__name__}",
                 hint=f"Give {record_type.__name__}(...), or a dict of its fields",
             )
         valid, problem = _validated(record_type, dict(record))

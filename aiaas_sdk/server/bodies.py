@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import zlib
-from collections.abc import Mapping
 from typing import Any
 
 from aiaas_sdk.flow import Buffer
 from aiaas_sdk.server.errors import RefusedError
+from aiaas_sdk.server.heads import Head
+from aiaas_sdk.server.visits import current
 
-__all__ = ["MAX_BODY", "MAX_INFLATED", "LeftError", "drain", "read_body"]
+__all__ = ["MAX_BODY", "MAX_INFLATED", "LeftError", "aligned", "drain", "read_body"]
 
 MAX_BODY = 1024**3
 """Bytes of a body that are taken."""
@@ -29,45 +29,35 @@ class LeftError(Exception):
     """The client has gone: nobody is there to be answered."""
 
 
-async def read_body(
-    headers: Mapping[str, str], receive: Any, *, limit: int, inflated: int = MAX_INFLATED, head: str | None = None
-) -> Buffer:
-    """The whole body, unpacked.
+async def read_body(head: Head, receive: Any, *, limit: int, inflated: int = MAX_INFLATED) -> Buffer:
+    """The whole body, unpacked; tensors behind a JSON of known length are put at a multiple of 64 in memory.
 
     Args:
-        headers: the request's, names in lower case.
+        head: the request's.
         receive: ASGI's.
         limit: bytes that may arrive; inflated: bytes that a compressed body may be, and become.
-        head: the header with the number of bytes before the tensors, which are put at a multiple of 64 in memory.
 
     Raises:
-        RefusedError: 413 too large, 415 an unknown encoding, 400 what can't be unpacked.
+        RefusedError: 413 too large, 415 an unknown encoding, 400 what can't be unpacked, 503 no memory left for bodies.
         LeftError: the client has gone.
     """
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("identity", "", "gzip", "x-gzip", "deflate"):
-        raise RefusedError(415, "the body's Content-Encoding is none of gzip, deflate and identity", unread=True)
-    plain = encoding in ("identity", "")
-    allowed = limit if plain else min(limit, inflated)
-    length = _length(headers)
-    if length is not None and length > allowed:
+    encoding, length, allowed = head.encoding, head.length, limit
+    if encoding:
+        if encoding not in ("gzip", "x-gzip", "deflate"):
+            raise RefusedError(415, "the body's Content-Encoding is none of gzip, deflate and identity", unread=True)
+        allowed = min(limit, inflated)
+    if length is not None and not 0 <= length <= allowed:
+        if length < 0:
+            raise RefusedError(400, "the header Content-Length is no length", unread=True)
         raise _too_large(allowed)
-    body = await _whole(receive, length, allowed, _text_length(headers, head) if plain else 0)
-    return body if plain or not len(body) else await asyncio.to_thread(_unpacked, body, encoding, allowed)
-
-
-def _length(headers: Mapping[str, str]) -> int | None:
-    text = headers.get("content-length")
-    if text is None or "transfer-encoding" in headers:
-        return None
-    if not re.fullmatch(r"[0-9]{1,19}", text):
-        raise RefusedError(400, "the header Content-Length is no length", unread=True)
-    return int(text)
-
-
-def _text_length(headers: Mapping[str, str], name: str | None) -> int:
-    text = headers.get(name, "") if name else ""
-    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0
+    body = await _whole(receive, length, allowed, 0 if encoding else head.text)
+    if (visit := current()) is not None:
+        visit.received = len(body)
+    if not encoding or not len(body):
+        return body
+    unpacked = await asyncio.to_thread(_unpacked, body, encoding, allowed)
+    _take(len(unpacked))
+    return unpacked
 
 
 def _too_large(limit: int) -> RefusedError:
@@ -76,14 +66,14 @@ def _too_large(limit: int) -> RefusedError:
 
 # ---------------------------------------------------------------- reading
 async def _whole(receive: Any, length: int | None, limit: int, text: int) -> Buffer:
-    piece, more = await _piece(receive)
+    piece, more = await _taken(receive)
     if not more:
         if len(piece) > limit:
             raise _too_large(limit)
         return piece
     if length is None:
         return await _growing(receive, piece, limit)
-    buffer = _aligned(length, text)
+    buffer = aligned(length, text)
     filled = 0
     while True:
         end = filled + len(piece)
@@ -93,7 +83,7 @@ async def _whole(receive: Any, length: int | None, limit: int, text: int) -> Buf
         filled = end
         if not more:
             break
-        piece, more = await _piece(receive)
+        piece, more = await _taken(receive)
     if filled != length:
         raise RefusedError(400, "the body is shorter than its Content-Length", unread=True)
     return buffer
@@ -103,11 +93,23 @@ async def _growing(receive: Any, piece: bytes, limit: int) -> Buffer:
     """A body whose length nobody said; what was read of one that is too long stays below limit + one piece."""
     body, more = bytearray(piece), True
     while more and len(body) <= limit:
-        piece, more = await _piece(receive)
+        piece, more = await _taken(receive)
         body += piece
     if len(body) > limit:
         raise _too_large(limit)
     return body
+
+
+async def _taken(receive: Any) -> tuple[bytes, bool]:
+    piece, more = await _piece(receive)
+    _take(len(piece))
+    return piece, more
+
+
+def _take(size: int) -> None:
+    """Memory for what has come; RefusedError where the requests that are under way have it all."""
+    if (visit := current()) is not None:
+        visit.take(size)
 
 
 async def _piece(receive: Any) -> tuple[bytes, bool]:
@@ -117,7 +119,7 @@ async def _piece(receive: Any) -> tuple[bytes, bool]:
     return message.get("body", b""), message.get("more_body", False)
 
 
-def _aligned(length: int, text: int) -> memoryview:
+def aligned(length: int, text: int) -> memoryview:
     """Memory for a body, laid so that what follows its first `text` bytes starts at a multiple of 64.
 
     It is untouched: what a claimed length takes of the machine is address space, until bytes come.
@@ -125,7 +127,7 @@ def _aligned(length: int, text: int) -> memoryview:
     import numpy as np
 
     room = np.empty(length + _ALIGNMENT, np.uint8)
-    start = -(room.ctypes.data + min(text, length)) % _ALIGNMENT
+    start = -(room.__array_interface__["data"][0] + min(text, length)) % _ALIGNMENT
     return room.data[start : start + length]
 
 

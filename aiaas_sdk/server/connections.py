@@ -1,4 +1,5 @@
-"""uvicorn's connections with patience that ends: slow or endless heads and stalled bodies are cut off.
+"""uvicorn's connections with patience that ends: slow or endless heads and stalled bodies are cut off, and where there
+are too many connections, the longest idle one.
 
 Middleware can't do this, because it runs after the head has come. httptools sets no limit to a head, so its
 bytes are counted in front of it; h11 has one (64 KiB).
@@ -12,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from aiaas_sdk.server.errors import RefusedError, error_body
+from aiaas_sdk.server.errors import PAUSE, RefusedError, error_body
+from aiaas_sdk.server.gathering import Gathering
+from aiaas_sdk.server.heads import head_in
+from aiaas_sdk.server.incoming import Incoming, Inlet, space_of
 
-__all__ = ["protocol_class"]
+__all__ = ["most_connections", "protocol_class"]
 
 HEAD_SECONDS = 8.0
 """For a request's head, from the connection or from its first byte."""
@@ -24,6 +28,7 @@ HEAD_BYTES = 64 * 1024
 TARGET_BYTES = 16 * 1024
 _LOOK = 1.0  # seconds between two looks at a connection
 _SLICE = 8 * 1024
+_KEPT_FILES = 64  # descriptors that aren't connections': models, logs, connections to other servers
 
 
 def protocol_class() -> type[asyncio.Protocol]:
@@ -39,16 +44,42 @@ class _Patience(asyncio.Protocol):
         transport: asyncio.Transport
         flow: Any
         cycle: Any
+        config: Any
+        timeout_keep_alive: int
+        connections: set[Any]
 
     _phase = "head"  # "head", "body" or "": nothing is expected of the client
     _since = 0.0
     _arrived = 0
+    _silent = True
     _look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(Gathering(transport, self.loop))
         self._enter("head")
         self._watch()
+        self._make_room()
+
+    # ------------------------------------------------------------ too many
+    @property
+    def idle(self) -> bool:
+        """Whether neither side has anything under way."""
+        if self.transport.is_closing():
+            return False
+        return self._silent or (self._phase == "" and (self.cycle is None or self.cycle.response_complete))
+
+    def _make_room(self) -> None:
+        """Close the longest idle connection, if there are too many with this one, or else this one."""
+        most = most_connections(self.config.app.serving.max_connections)
+        if len(self.connections) <= most:
+            return
+        if len([other for other in self.connections if not other.transport.is_closing()]) <= most:
+            return
+        idle = [other for other in self.connections if other.idle and other is not self]
+        if idle:
+            min(idle, key=lambda other: other._since).transport.close()
+        else:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "the server has too many connections; try again later")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
@@ -62,6 +93,8 @@ class _Patience(asyncio.Protocol):
         waited = self.loop.time() - self._since
         if self._phase == "head" and waited > HEAD_SECONDS:
             self.transport.abort()
+        elif self.idle and waited > self.timeout_keep_alive:
+            self.transport.close()  # uvicorn's own timer, on h11, ends where a body comes behind its answer
         elif self._phase == "body" and waited > BODY_SECONDS:
             # where it is us who don't read, the client isn't slow
             if self._arrived < BODY_BYTES and not self.flow.read_paused:
@@ -79,17 +112,36 @@ class _Patience(asyncio.Protocol):
             return
         path = (getattr(self, "url", None) or b"").decode("latin-1").partition("?")[0]
         told = error_body(RefusedError(status.value, message), path)
+        wait = f"retry-after: {PAUSE:.0f}\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""
         head = (
             f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(told)}\r\nconnection: close\r\n\r\n"
+            f"content-length: {len(told)}\r\n{wait}connection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + told)
         self.transport.close()
 
 
+def most_connections(wanted: int) -> int:
+    """Connections that may be held: as many as are wanted, and never all of the process's files.
+
+    Without files nobody could be let in any more, nor told so.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return wanted
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if files == resource.RLIM_INFINITY else min(wanted, max(files - _KEPT_FILES, files // 2))
+
+
 class _OnH11(_Patience, H11Protocol):
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._since = self.loop.time()
+
     def data_received(self, data: bytes) -> None:
         self._arrived += len(data)
+        self._silent = False
         super().data_received(data)
         phase = self._expected()
         if phase != self._phase:
@@ -109,6 +161,7 @@ class _OnH11(_Patience, H11Protocol):
 
 _OnHttptools: type[asyncio.Protocol] | None
 try:
+    from httptools import HttpRequestParser
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 except ImportError:
     _OnHttptools = None
@@ -116,30 +169,66 @@ else:
 
     class _Httptools(_Patience, HttpToolsProtocol):
         _head = 0
+        _body: Incoming | None = None
+        """What comes now, where its end is known."""
+        _latest: Incoming | None = None
 
-        def data_received(self, data: bytes) -> None:
-            self._arrived += len(data)
-            if self._phase == "body" or len(data) <= _SLICE:
-                self._feed(data)
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._space = space_of(self.loop)
+            transport.set_protocol(Inlet(self))
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            if self._latest is not None:
+                self._latest.drop()
+
+        def room(self) -> memoryview:
+            """Where the next bytes are read to; a little while a head comes, so that the body behind it comes apart."""
+            if self._body is not None:
+                return self._body.room()
+            return self._space.room if self._phase == "body" else self._space.room[:_SLICE]
+
+        def came(self, size: int) -> None:
+            """So many bytes lie there."""
+            self._arrived += size
+            self._silent = False
+            if self._body is None:
+                self._feed(self._space.room[:size])
                 return
-            view = memoryview(data)
-            while view and not self.transport.is_closing():
-                # in slices while a head comes, so that the part of a body that came along isn't counted as head
-                size = len(view) if self._phase == "body" else _SLICE
-                self._feed(bytes(view[:size]))
-                view = view[size:]
+            self._body.came(size)
+            if not self._body.left:
+                self._body = None
+                self.on_message_complete()
+                self._parse_anew()
 
-        def _feed(self, data: bytes) -> None:
-            if self._phase != "body":
+        def _parse_anew(self) -> None:
+            """The parser hasn't seen the end of the body, and waits for it."""
+            self.parser = HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+
+        def _feed(self, data: memoryview) -> None:
+            before = self._phase
+            if before != "body":
                 self._head += len(data)
-            super().data_received(data)
-            if self._phase == "body" or self.transport.is_closing():
+            self.data_received(data)  # type: ignore[arg-type]  # the parser takes any buffer
+            if self.transport.is_closing():
                 return
-            if self._phase == "head" and len(self.url or b"") > TARGET_BYTES:
+            if self._phase == "body":
+                if before != "body":
+                    self._body = self._latest = self._rest_of_body()
+            elif self._phase == "head" and len(self.url or b"") > TARGET_BYTES:
                 self._refuse(HTTPStatus.REQUEST_URI_TOO_LONG, f"the target is longer than {TARGET_BYTES} bytes")
             elif self._phase == "head" and self._head > HEAD_BYTES:
                 status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
                 self._refuse(status, f"the head is larger than {HEAD_BYTES} bytes")
+
+        def _rest_of_body(self) -> Incoming | None:
+            """For a body whose length is known, and no more than may be thrown away."""
+            head = head_in(self.scope)  # type: ignore[arg-type]
+            if head.length is None or head.lengths != 1 or head.costly or self.parser.should_upgrade():
+                return None
+            return Incoming(self.cycle, head, self._space) if head.length <= self._space.free else None
 
         def on_message_begin(self) -> None:
             self._enter("head")
@@ -153,6 +242,18 @@ else:
         def on_message_complete(self) -> None:
             self._phase = ""
             super().on_message_complete()
+
+        def on_response_complete(self) -> None:
+            """As uvicorn's, without its timer for each request: our own look closes idle connections."""
+            self.server_state.total_requests += 1
+            if self.transport.is_closing():
+                return
+            self._since = self.loop.time()
+            if self._latest is not None and self.cycle.response_complete:
+                self._latest.drop()
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
 
         def send_400_response(self, msg: str) -> None:
             self._refuse(HTTPStatus.BAD_REQUEST, "this isn't a request of HTTP/1.1")

@@ -1,8 +1,10 @@
 """What a client is told: an `AiaasError` as a status and one sentence, without what is the operator's business.
 
-Below /v1 it is told in OpenAI's form, `{"error": {"message", "type", "param", "code"}}`, anywhere else in that of the
-Open Inference Protocol, `{"error": "<text>"}`. A client's own mistakes are 400. What the operator has to mend (a broken
-bundle, a wrong key for the endpoint behind a gateway) is told in general words; the log has the particulars.
+Below /v1 it is told in OpenAI's form, `{"error": {"message", "type", "param", "code"}}`, at /invocations in MLflow's,
+`{"error_code", "message"}`, anywhere else in that of the Open Inference Protocol, `{"error": "<text>"}`. A client's own
+mistakes are 400. What the operator has to mend (a broken bundle, a wrong key for the endpoint behind a gateway) is told
+in general words, and of what a model's own code raises its class alone: its text may hold a path, a password, or what
+others asked. The log has the particulars.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from aiaas_sdk.errors import (
     AiaasError,
     AuthenticationError,
     BudgetExceededError,
+    BundleError,
     CircuitOpenError,
     ClosedError,
     ConnectError,
@@ -25,6 +28,7 @@ from aiaas_sdk.errors import (
     ContextLengthError,
     DeadlineExceededError,
     InputError,
+    IntegrityError,
     InvalidRequestError,
     ModelError,
     ModelNotFoundError,
@@ -38,10 +42,11 @@ from aiaas_sdk.errors import (
     StatusError,
     StreamInterruptedError,
     UnavailableError,
+    UnsafeBundleError,
     UnsupportedOperationError,
 )
 
-__all__ = ["RefusedError", "error_body", "in_openai_form", "phrase", "refusal"]
+__all__ = ["RefusedError", "error_body", "in_openai_form", "no_memory", "phrase", "refusal"]
 
 PAUSE = 1.0
 """Seconds that a client is asked to wait where nobody knows better."""
@@ -83,7 +88,11 @@ _IN_GENERAL: Sequence[tuple[type[AiaasError], str]] = (
     (PermissionDeniedError, "the endpoint behind this gateway refused the gateway's credential"),
     (ConnectError, "the endpoint behind this gateway can't be reached"),
     (ConnectionLostError, "the connection to the endpoint behind this gateway was lost"),
+    (IntegrityError, "its files are damaged: they aren't what its manifest describes (the server's log has more)"),
+    (UnsafeBundleError, "it could run code, and nobody trusted has signed it (the server's log has more)"),
+    (BundleError, "its files can't be read as a model (the server's log has more)"),
 )
+"""What is told in place of a message that may hold the operator's words; the first kind that fits."""
 
 
 class RefusedError(Exception):
@@ -122,21 +131,44 @@ class RefusedError(Exception):
         return [*self.headers, (b"retry-after", str(max(1, math.ceil(self.retry_after))).encode())]
 
 
+def no_memory() -> RefusedError:
+    """The answer where there is no memory for a request: no model's fault."""
+    return RefusedError(503, "the server has no memory for this request now", retry_after=PAUSE, unread=True)
+
+
 def in_openai_form(path: str) -> bool:
-    """Whether errors of this path are told in OpenAI's form."""
-    return path == "/v1" or path.startswith("/v1/")
+    """Whether errors of this path are told in OpenAI's form; the verbs of KServe's V1 protocol have another."""
+    return (path == "/v1" or path.startswith("/v1/")) and not path.endswith((":predict", ":explain"))
 
 
 def error_body(refused: RefusedError, path: str) -> bytes:
     """The body of the answer that says no."""
     told: Any = {"error": refused.message}
-    if in_openai_form(path):
+    if path == "/invocations":
+        told = {"error_code": _MLFLOW.get(refused.status, "INTERNAL_ERROR"), "message": refused.message}
+    elif in_openai_form(path):
         kind = _KINDS.get(refused.status, "invalid_request_error" if refused.status < 500 else "server_error")
         told = {"error": {"message": refused.message, "type": kind, "param": refused.param, "code": refused.code}}
         if refused.output is not None:
             told["error"]["output"] = refused.output
     return to_json(told)
 
+
+_MLFLOW = {
+    400: "BAD_REQUEST",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "RESOURCE_DOES_NOT_EXIST",
+    405: "BAD_REQUEST",
+    406: "BAD_REQUEST",
+    413: "BAD_REQUEST",
+    415: "BAD_REQUEST",
+    422: "INVALID_PARAMETER_VALUE",
+    429: "REQUEST_LIMIT_EXCEEDED",
+    503: "TEMPORARILY_UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+"""The error codes of MLflow's servers (`mlflow/protos/databricks.proto`) by status."""
 
 _KINDS = {
     401: "authentication_error",
@@ -193,9 +225,24 @@ def _message(error: AiaasError, status: int, name: str, hidden: Sequence[str]) -
     if not isinstance(error, _TELLABLE):
         return f"model {name!r} can't be loaded; the server's log says why"
     text = f"{error.message}. {error.hint}" if error.hint and isinstance(error, InputError) else error.message
+    raised = f" raised {_own(error)}"
+    if (at := text.find(f"{raised}: ")) >= 0:
+        text = f"{text[:at]}{raised}; the server's log says more"
     for words in sorted(filter(None, hidden), key=len, reverse=True):
         text = text.replace(words, name)
     return text
+
+
+def _own(error: AiaasError) -> str:
+    """The class of what the model's own code raised, where that is why it failed; "" where something else is."""
+    cause: BaseException | None = error
+    for _ in range(8):
+        if not isinstance(cause, AiaasError):
+            break
+        failed, cause = isinstance(cause, ModelError), cause.__cause__ or cause.__context__
+        if failed and cause is not None and not isinstance(cause, AiaasError):
+            return type(cause).__name__
+    return ""
 
 
 _TELLABLE = (*(kind for kind, _ in _STATUSES), UnavailableError, ProtocolError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from types import TracebackType
 from typing import Any
 
@@ -20,20 +21,28 @@ class Attended:
     The request's body must have been read: what ASGI's `receive` gives after it is the client's leaving.
     """
 
-    __slots__ = ("_left", "_receive", "_task", "_timer", "_watcher")
+    __slots__ = ("_left", "_lookout", "_receive", "_task", "_watcher", "since")
+
+    since: float
+    """When it was entered, on the clock of the loop."""
 
     def __init__(self, receive: Any) -> None:
         self._receive = receive
         self._left = False
         self._task: asyncio.Task[Any] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     def __enter__(self) -> None:
         self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._begin)
+        loop = asyncio.get_running_loop()
+        lookout = getattr(_here, "lookout", None)
+        if lookout is None or lookout.loop is not loop:
+            lookout = _here.lookout = _Lookout(loop)
+        self._lookout: _Lookout = lookout
+        lookout.add(self)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Watch for the client from now on."""
         self._watcher = asyncio.ensure_future(self._watch())
 
     async def _watch(self) -> None:
@@ -46,11 +55,46 @@ class Attended:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._lookout.waiting.pop(self, None)
         if self._watcher is not None:
             self._watcher.cancel()
         # It may have gone in the moment in which the work ended: then the cancellation is still to come, at the
         # next await. Nobody awaits after this error, which ends the request.
         if self._left:
             raise LeftError from None
+
+
+class _Lookout:
+    """The patience of all requests of one event loop. A timer for each of them would cost as much as reading it.
+
+    Attributes:
+        waiting: for whose clients nobody looks yet, the longest waiting first.
+    """
+
+    __slots__ = ("_awake", "loop", "waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop, self._awake = loop, False
+        self.waiting: dict[Attended, None] = {}
+
+    def add(self, one: Attended) -> None:
+        one.since = self.loop.time()
+        self.waiting[one] = None
+        if not self._awake:
+            self._awake = True
+            self.loop.call_later(PATIENCE, self._look)
+
+    def _look(self) -> None:
+        now = self.loop.time()
+        while self.waiting:
+            one = next(iter(self.waiting))
+            if (left := one.since + PATIENCE - now) > _EARLY:
+                self.loop.call_later(left, self._look)
+                return
+            del self.waiting[one]
+            one.begin()
+        self._awake = False
+
+
+_EARLY = 0.002  # seconds by which a timer of the loop, which counts whole milliseconds, may be early
+_here = threading.local()

@@ -1,18 +1,19 @@
 """The endpoints of the Open Inference Protocol v2 over HTTP, with the binary tensor data extension.
 
 Sources: kserve/open-inference-protocol `specification/protocol/inference_rest.md`; Triton's
-`docs/protocol/extension_binary_data.md`, `extension_model_repository.md` (its index only: no request loads,
-unloads or names a file) and `extension_schedule_policy.md` (`timeout` only).
+`docs/protocol/extension_binary_data.md`, `extension_classification.md` and `extension_schedule_policy.md` (`timeout`
+only). Others of its extensions have files of their own: `repository.py`, `configuring.py`, `generate.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -27,19 +28,32 @@ from aiaas_sdk.records.model import ModelInfo
 from aiaas_sdk.records.options import UNSET, Unset
 from aiaas_sdk.records.prediction import Prediction
 from aiaas_sdk.server.bodies import MAX_BODY, MAX_INFLATED, read_body
-from aiaas_sdk.server.callers import allowed, retries_himself
-from aiaas_sdk.server.errors import RefusedError
+from aiaas_sdk.server.callers import allowed
+from aiaas_sdk.server.errors import RefusedError, no_memory
+from aiaas_sdk.server.heads import Head, head_in
 from aiaas_sdk.server.hosting import Hosted, Hosting
 from aiaas_sdk.server.leaving import Attended
+from aiaas_sdk.server.packing import respond
+from aiaas_sdk.server.paths import ONE, PINNED
+from aiaas_sdk.server.permissions import caller
 from aiaas_sdk.wire import oip
+from aiaas_sdk.wire.classes import best
+from aiaas_sdk.wire.jobs import TRAINING
 from aiaas_sdk.wire.status import clean
 
 __all__ = ["EXTENSIONS", "Endpoints", "described", "log_failure", "predicted"]
 
 logger = logging.getLogger("aiaas_sdk.server")
 
-EXTENSIONS = ("binary_tensor_data", "model_repository")
-_SMALL = 64 * 1024  # bytes: a body of the repository index; JSON that may be read or written in the event loop
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "explain",
+    "model_configuration",
+    "model_repository",
+    "statistics",
+)
+_SMALL = 64 * 1024  # bytes of JSON that may be read or written in the event loop
 _LONG = 1024**2  # bytes of strings, which are taken apart one by one
 
 
@@ -49,7 +63,7 @@ class Endpoints:
     Args:
         hosting: the models.
         max_body: bytes of a request's body; max_inflated: bytes that a compressed one may become.
-        draining: whether the server is about to end.
+        training: whether the server does training jobs, which it then announces.
     """
 
     def __init__(
@@ -58,57 +72,36 @@ class Endpoints:
         *,
         max_body: int = MAX_BODY,
         max_inflated: int = MAX_INFLATED,
-        draining: Callable[[], bool] = lambda: False,
+        training: bool = False,
     ) -> None:
-        self._hosting, self._draining = hosting, draining
+        self._hosting = hosting
         self._max_body, self._max_inflated = max_body, max_inflated
-        self._server = oip.encode_server(oip.ServerMetadata(name="aiaas", version=__version__, extensions=EXTENSIONS))
+        extensions = (*EXTENSIONS, TRAINING) if training else EXTENSIONS
+        self._server = oip.encode_server(oip.ServerMetadata(name="aiaas", version=__version__, extensions=extensions))
 
     def routes(self) -> list[Route]:
-        one, pinned = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
         both: list[tuple[str, Callable[..., Any]]] = [("", self.metadata), ("/ready", self.model_ready)]
         return [
             Route("/v2", self.server),
             Route("/v2/", self.server),
-            Route("/v2/health/live", self.live),
-            Route("/v2/health/ready", self.ready),
             Route("/v2/models", self.models),
-            Route("/v2/repository/index", self.index, methods=["POST"]),
-            *(Route(path + end, endpoint) for path in (one, pinned) for end, endpoint in both),
-            *(Route(path + "/infer", _Infer(self), methods=["POST"]) for path in (one, pinned)),
+            *(Route(path + end, endpoint) for path in (PINNED, ONE) for end, endpoint in both),
+            *(Route(path + "/infer", _Infer(self), methods=["POST"]) for path in (ONE, PINNED)),
         ]
 
     # ------------------------------------------------------------ the server
     async def server(self, request: Request) -> Response:
         return _json(self._server)
 
-    async def live(self, request: Request) -> Response:
-        return _json(b'{"live":true}')
-
-    async def ready(self, request: Request) -> Response:
-        if self._draining():
-            raise RefusedError(503, "the server is shutting down")
-        if waited := self._hosting.waited_for:
-            raise RefusedError(503, f"not ready yet: {', '.join(waited)}")
-        return _json(b'{"ready":true}')
-
     async def models(self, request: Request) -> Response:
-        return _json(to_json({"models": list(self._hosting.models)}))
-
-    async def index(self, request: Request) -> Response:
-        """The repository index: a row for each version, with its state."""
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        body = await read_body(headers, request.receive, limit=_SMALL, inflated=_SMALL)
-        only_ready = _only_ready(body)
-        rows = [row for hosted in self._hosting.models.values() for row in _rows(hosted)]
-        return _json(to_json([row for row in rows if row["state"] == "READY" or not only_ready]))
+        return _json(to_json({"models": list(self._hosting.allowed)}))
 
     # ------------------------------------------------------------ a model
     async def metadata(self, request: Request) -> Response:
         hosted = self._hosting.named(request.path_params["model"])
         try:
-            model = await hosted.version(request.path_params.get("version"))
-            return _json(oip.encode_metadata(described(hosted, await model.info())))
+            info = await hosted.info_of(request.path_params.get("version"))
+            return _json(oip.encode_metadata(described(hosted, info)))
         except AiaasError as error:
             raise hosted.told(error) from error
 
@@ -126,26 +119,23 @@ class Endpoints:
     # ------------------------------------------------------------ infer
     async def infer(self, scope: Scope, receive: Receive, send: Send, name: str, version: str | None) -> None:
         """POST .../infer, below any routing."""
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
-        pass_on(headers)
+        head = head_in(scope)
+        pass_on(head.headers)
         hosted = self._hosting.named(name)
-        body = await read_body(
-            headers, receive, limit=self._max_body, inflated=self._max_inflated, head=oip.HEADER_LENGTH
-        )
+        hosted.check_room(head)
+        body = await read_body(head, receive, limit=self._max_body, inflated=self._max_inflated)
         with hosted.place(), Attended(receive):
-            message = await self._answered(hosted, version, headers, body)
-        await _respond(send, message)
+            message = await self.answered(hosted, version, head, body)
+        await respond(send, message, head.headers.get("accept-encoding"))
 
-    async def _answered(
-        self, hosted: Hosted, version: str | None, headers: Mapping[str, str], body: Buffer
-    ) -> oip.Message:
+    async def answered(self, hosted: Hosted, version: str | None, head: Head, body: Buffer) -> oip.Message:
+        """The answer to an infer request, which holds its place."""
         request: oip.InferRequest | None = None
         try:
-            model, limit = await hosted.within(version, allowed(headers, hosted.timeout))
-            request = await _decoded(headers, body, await model.info())
-            model = hosted.once(model) if retries_himself(headers) else model
-            answer = await predicted(model, request, limit)
-            return await _encoded(answer, request, hosted.name)
+            async with hosted.held(version, allowed(head, hosted.timeout), once=head.retries) as held:
+                request = await _decoded(head, body, held.info)
+                answer = await predicted(hosted, held.model, request, held.seconds)
+            return await _encoded(answer, request, hosted.name, held.info)
         except AiaasError as error:
             told = hosted.told(error)
             log_failure(hosted, told, error, None if request is None else request.id)
@@ -171,43 +161,32 @@ def log_failure(hosted: Hosted, told: RefusedError, error: AiaasError, id: str |
 
 
 # ---------------------------------------------------------------- a request
-async def _decoded(headers: Mapping[str, str], body: Buffer, info: ModelInfo) -> oip.InferRequest:
+async def _decoded(head: Head, body: Buffer, info: ModelInfo) -> oip.InferRequest:
     """The request, read in a thread where that takes long: the others mustn't wait."""
+    if len(body) > _SMALL and _slow(head, body):
+        return await asyncio.to_thread(_read, head.headers, body, info)
+    return _read(head.headers, body, info)
 
-    def read() -> oip.InferRequest:
+
+def _read(headers: Mapping[str, str], body: Buffer, info: ModelInfo) -> oip.InferRequest:
+    try:
         request = oip.decode_request(headers, body, specs=info.inputs)
-        _check_offered(headers, body, request)
-        return request
-
-    if _slow(headers, body):
-        return await asyncio.to_thread(read)
-    return read()
+    except MemoryError:  # the model isn't to blame
+        raise no_memory() from None
+    _check_offered(request)
+    return request
 
 
-def _slow(headers: Mapping[str, str], body: Buffer) -> bool:
-    if len(body) <= _SMALL:
-        return False
-    text = headers.get(oip.HEADER_LENGTH, "")
-    size = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else len(body)
+def _slow(head: Head, body: Buffer) -> bool:
+    size = head.text or len(body)
     return size > _SMALL or (len(body) > _LONG and b"BYTES" in bytes(body[:size]))
 
 
-def _check_offered(headers: Mapping[str, str], body: Buffer, request: oip.InferRequest) -> None:
+def _check_offered(request: oip.InferRequest) -> None:
     """Refuse what changes the meaning of the answer and isn't offered; anything else unknown is passed over."""
-    if reserved := next((name for name in request.parameters if name.startswith("triton_")), None):
-        raise InputError(f"the parameter '{clean(reserved, 80)}' is reserved")
-    if not request.outputs:
-        return
-    text = headers.get(oip.HEADER_LENGTH)
-    head = bytes(body if text is None else memoryview(body)[: int(text)])
-    if b"classification" not in head and b"shared_memory" not in head:
-        return
-    for entry in from_json(head)["outputs"]:
-        parameters = entry.get("parameters") or {}
-        if parameters.get("classification"):
-            raise InputError(f"output '{clean(entry['name'], 80)}': classification isn't offered; take its scores")
-        if "shared_memory_region" in parameters:
-            raise InputError(f"output '{clean(entry['name'], 80)}': shared memory isn't offered")
+    for name in request.parameters:
+        if name.startswith("triton_"):
+            raise InputError(f"the parameter '{clean(name, 80)}' is reserved")
 
 
 def _timeout(request: oip.InferRequest, allowed: float | None) -> float | Unset:
@@ -222,44 +201,43 @@ def _timeout(request: oip.InferRequest, allowed: float | None) -> float | Unset:
     return limit if not value or (allowed is not None and seconds > allowed) else seconds
 
 
-async def predicted(model: AsyncModel[Any, Any], request: oip.InferRequest, allowed: float | None) -> Prediction:
-    """The model's answer to a request, for which so many seconds are allowed."""
+async def predicted(
+    hosted: Hosted, model: AsyncModel[Any, Any], request: oip.InferRequest, allowed: float | None
+) -> Prediction:
+    """The answer of a version of a model to a request, for which so many seconds are allowed."""
     outputs = None if request.outputs is None else [output.name for output in request.outputs]
-    return await model.predict(request.inputs, outputs=outputs, timeout=_timeout(request, allowed))
+    return await hosted.predict(model, request.inputs, outputs=outputs, timeout=_timeout(request, allowed))
 
 
 # ---------------------------------------------------------------- an answer
-async def _encoded(answer: Prediction, request: oip.InferRequest, name: str) -> oip.Message:
-    response = oip.InferResponse(model_name=name, model_version=answer.version, outputs=dict(answer.tensors))
-    slow = any(
-        tensor.datatype == "BYTES" or not request.wants_binary(output, tensor.datatype)
-        for output, tensor in answer.tensors.items()
-        if len(tensor.shape) and _elements(tensor.shape) * 8 > _SMALL
-    )
+async def _encoded(answer: Prediction, request: oip.InferRequest, name: str, info: ModelInfo) -> oip.Message:
+    outputs = answer.tensors
+    for wish in request.outputs or ():
+        if wish.classes:
+            outputs = dict(outputs)
+            outputs[wish.name] = best(
+                outputs[wish.name],
+                wish.classes,
+                labels=answer.labels,
+                rows=info.rows_free,
+                where=f"output '{wish.name}'",
+            )
+    response = oip.InferResponse(model_name=name, model_version=answer._call.version, outputs=outputs)
     try:
-        if slow:
+        if _slow_to_write(response, request):
             return await asyncio.to_thread(oip.encode_response, response, request)
         return oip.encode_response(response, request)
     except InputError as error:  # bytes that aren't UTF-8, and the request wanted JSON
         raise InputError(f"{error.message}", hint="Ask for binary_data") from None
 
 
-def _elements(shape: Sequence[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
-
-
-async def _respond(send: Send, message: oip.Message) -> None:
-    """Send the parts as they are: tensors go out from their own memory."""
-    size = sum(map(len, message.body))
-    headers = [(name.encode(), value.encode()) for name, value in message.headers.items()]
-    headers.append((b"content-length", str(size).encode()))
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    last = len(message.body) - 1
-    for place, part in enumerate(message.body):
-        await send({"type": "http.response.body", "body": part, "more_body": place < last})
+def _slow_to_write(response: oip.InferResponse, request: oip.InferRequest) -> bool:
+    for name, tensor in response.outputs.items():
+        if prod(tensor.array.shape) * 8 > _SMALL and (
+            tensor.datatype == "BYTES" or not request.wants_binary(name, tensor.datatype)
+        ):
+            return True
+    return False
 
 
 def _json(content: bytes) -> Response:
@@ -274,6 +252,8 @@ def described(hosted: Hosted, info: ModelInfo) -> oip.ModelMetadata:
         facts["labels"] = list(info.labels)
     if info.device is not None:
         facts["device"] = info.device
+    if hosted.trains and "fit" in info.verbs and caller().training:
+        facts[TRAINING] = True
     return oip.ModelMetadata(
         name=hosted.name,
         versions=hosted.versions,
@@ -282,31 +262,3 @@ def described(hosted: Hosted, info: ModelInfo) -> oip.ModelMetadata:
         outputs=info.outputs,
         parameters=facts,
     )
-
-
-def _only_ready(body: Buffer) -> bool:
-    if not body:
-        return False
-    try:
-        wish = from_json(bytes(body))
-    except ValueError:
-        raise RefusedError(400, "the body isn't JSON") from None
-    ready = wish.get("ready") if isinstance(wish, dict) else wish
-    if not isinstance(wish, dict) or not isinstance(ready, bool | None):
-        raise RefusedError(400, 'the body is neither empty nor {"ready": true} or {"ready": false}')
-    return bool(ready)
-
-
-def _rows(hosted: Hosted) -> list[dict[str, Any]]:
-    if hosted.info is None:
-        if hosted.failure is None:
-            return [{"name": hosted.name, "state": "LOADING"}]
-        return [{"name": hosted.name, "state": "UNAVAILABLE", "reason": hosted.told(hosted.failure).message}]
-    rows = []
-    for version in hosted.versions or (None,):
-        row = {"name": hosted.name} if version is None else {"name": hosted.name, "version": version}
-        known = version is None or version in hosted.loaded
-        rows.append(
-            row | ({"state": "READY"} if known else {"state": "UNAVAILABLE", "reason": "opened when asked for"})
-        )
-    return rows

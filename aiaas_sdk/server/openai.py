@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from pydantic_core import to_json
 from starlette.requests import Request
@@ -25,33 +25,32 @@ from aiaas_sdk.flow import Buffer
 from aiaas_sdk.model import AsyncModel
 from aiaas_sdk.observing import pass_on
 from aiaas_sdk.records.language import Generation, Prompt
-from aiaas_sdk.records.options import UNSET, Unset
+from aiaas_sdk.records.options import Unset
 from aiaas_sdk.server import questions, replies
-from aiaas_sdk.server.bodies import MAX_BODY, MAX_INFLATED, LeftError, read_body
-from aiaas_sdk.server.callers import allowed, retries_himself
-from aiaas_sdk.server.errors import error_body
+from aiaas_sdk.server.bodies import MAX_BODY, MAX_INFLATED, read_body
+from aiaas_sdk.server.callers import allowed
+from aiaas_sdk.server.errors import RefusedError, error_body
+from aiaas_sdk.server.heads import Head, head_in
+from aiaas_sdk.server.held import Held
 from aiaas_sdk.server.hosting import Hosted, Hosting
 from aiaas_sdk.server.leaving import Attended
-from aiaas_sdk.server.questions import Question
+from aiaas_sdk.server.permissions import caller
+from aiaas_sdk.server.questions import Embedding, Question
+from aiaas_sdk.server.statistics import Measured
+from aiaas_sdk.server.streaming import STREAMED, put
 from aiaas_sdk.streams import AsyncTextStream
 
 __all__ = ["Endpoints"]
 
 T = TypeVar("T")
 U = TypeVar("U")
-Asking: TypeAlias = "tuple[AsyncModel[Any, Any], float | Unset]"
 logger = logging.getLogger("aiaas_sdk.server")
 
 LANES = 8
 """Texts of one request that are continued at once."""
-STALLED = 60.0
-"""Seconds for which a client may take nothing of a stream before it counts as gone."""
+SPEECH, VECTORS = frozenset(("generate", "stream")), frozenset(("embed",))
+"""The verbs of a model that can answer."""
 _SMALL = 64 * 1024  # bytes of JSON that may be read or written in the event loop
-_STREAMED = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),  # nginx would hold the pieces back
-)
 
 
 class Endpoints:
@@ -79,7 +78,7 @@ class Endpoints:
     # ------------------------------------------------------------ models
     async def models(self, request: Request) -> Response:
         """OpenAI's clients read `data`, KServe's read `models`."""
-        names = list(self._hosting.models)
+        names = list(self._hosting.allowed)
         return _json(to_json({"object": "list", "data": [self._entry(name) for name in names], "models": names}))
 
     async def model(self, request: Request) -> Response:
@@ -97,82 +96,129 @@ class Endpoints:
 
     # ------------------------------------------------------------ verbs
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers, asked = await self._asked(scope, receive, questions.chat)
-        await self._spoken(scope, receive, send, headers, asked, chatting=True)
+        head, asked = await self._asked(scope, receive, questions.chat, SPEECH)
+        await self.spoken(scope, receive, send, head, asked, chatting=True)
 
     async def completions(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers, asked = await self._asked(scope, receive, questions.completion)
-        await self._spoken(scope, receive, send, headers, asked, chatting=False)
+        head, asked = await self._asked(scope, receive, questions.completion, SPEECH)
+        await self.spoken(scope, receive, send, head, asked, chatting=False)
 
     async def embeddings(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers, asked = await self._asked(scope, receive, questions.embedding)
+        head, asked = await self._asked(scope, receive, questions.embedding, VECTORS)
+        await self.embedded(scope, receive, send, head, asked)
+
+    async def embedded(self, scope: Scope, receive: Receive, send: Send, head: Head, asked: Embedding) -> None:
+        """Answer with vectors, in the form of /embeddings."""
         hosted = self._hosting.named(asked.model)
-        with hosted.place(), Attended(receive), _told(scope, hosted):
-            model, timeout = await _asking(hosted, headers)
-            found = await model.embed(asked.texts, dimensions=asked.dimensions, timeout=timeout)
+        counted = hosted.statistics.measured("embed")
+        with hosted.place(), Attended(receive), _told(scope, hosted), counted:
+            async with _asking(hosted, head) as held:
+                counted.model = held.model
+                found = await held.model.embed(asked.texts, dimensions=asked.dimensions, timeout=held.timeout)
+            counted.told(found)
             encode = functools.partial(replies.embeddings, hosted.name, found, packed=asked.packed)
             body = await asyncio.to_thread(encode) if found.array.nbytes > _SMALL else encode()
         await _json(body)(scope, receive, send)
 
     async def _asked(
-        self, scope: Scope, receive: Receive, read: Callable[[Mapping[str, Any]], T]
-    ) -> tuple[Mapping[str, str], T]:
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
-        pass_on(headers)
-        body = await read_body(headers, receive, limit=self._max_body, inflated=self._max_inflated)
+        self, scope: Scope, receive: Receive, read: Callable[[Mapping[str, Any]], T], verbs: frozenset[str]
+    ) -> tuple[Head, T]:
+        head = head_in(scope)
+        pass_on(head.headers)
+        self._check_room(head, verbs)
+        body = await read_body(head, receive, limit=self._max_body, inflated=self._max_inflated)
 
         def understood(body: Buffer) -> T:
             return read(questions.document(body))
 
-        return headers, await asyncio.to_thread(understood, body) if len(body) > _SMALL else understood(body)
+        return head, await asyncio.to_thread(understood, body) if len(body) > _SMALL else understood(body)
 
-    async def _spoken(
+    def _check_room(self, head: Head, verbs: frozenset[str]) -> None:
+        """Refuse a request whose body hasn't been read where whichever model it may be for has no room now.
+
+        The body names the model; so where another one that could be meant has room, it is read.
+
+        Args:
+            head: the request's.
+            verbs: a model with one of them can answer it.
+
+        Raises:
+            RefusedError: 503 or 429, as `Hosted.check_room` says.
+        """
+        refusals: list[RefusedError] = []
+        for name, hosted in self._hosting.models.items():
+            if not caller().may_use(name) or (hosted.info is not None and not verbs & hosted.info.verbs):
+                continue
+            try:
+                hosted.check_room(head)
+            except RefusedError as refused:
+                refusals.append(refused)
+            else:
+                return
+        if len(refusals) > 1:
+            refusals[0].message = "every model that could answer is overloaded; try again later"
+        if refusals:
+            raise refusals[0]
+
+    async def spoken(
         self,
         scope: Scope,
         receive: Receive,
         send: Send,
-        headers: Mapping[str, str],
+        head: Head,
         asked: Question,
         *,
         chatting: bool,
     ) -> None:
+        """Answer a question, in the form of /chat/completions or of /completions."""
         hosted = self._hosting.named(asked.model)
         with hosted.place(), Attended(receive):
             if asked.stream:
-                await self._streamed(scope, send, headers, hosted, asked, chatting)
+                with hosted.statistics.measured("stream") as counted, _told(scope, hosted):
+                    async with _asking(hosted, head) as held:
+                        counted.model = held.model
+                        await self._streamed(scope, send, held, hosted, asked, chatting, counted)
                 return
             with _told(scope, hosted):
-                model, timeout = await _asking(hosted, headers)
-                generate = functools.partial(_generated, model, asked, timeout)
-                answers = await _each(generate, asked.prompts)
+                async with _asking(hosted, head) as held:
+                    generate = functools.partial(_generated, hosted, held.model, asked, held.timeout)
+                    answers = await _each(generate, asked.prompts)
         told = replies.chat(hosted.name, answers[0]) if chatting else replies.completion(hosted.name, answers)
         await _json(told)(scope, receive, send)
 
     async def _streamed(
-        self, scope: Scope, send: Send, headers: Mapping[str, str], hosted: Hosted, asked: Question, chatting: bool
+        self,
+        scope: Scope,
+        send: Send,
+        held: Held,
+        hosted: Hosted,
+        asked: Question,
+        chatting: bool,
+        counted: Measured,
     ) -> None:
         """What fails before the first content has a status of its own; what fails later is told as an event."""
         pieces = replies.Pieces(hosted.name, chatting=chatting, usage=asked.usage)
-        with _told(scope, hosted):
-            model, timeout = await _asking(hosted, headers)
-            stream = _stream(model, asked, timeout)
-            try:
-                first = await anext(stream, None)
-            except BaseException:
-                await stream.aclose()
-                raise
+        stream = _stream(held.model, asked, held.timeout)
+        try:
+            first = await anext(stream, None)
+        except BaseException:
+            await stream.aclose()
+            raise
         async with stream:
-            await send({"type": "http.response.start", "status": 200, "headers": list(_STREAMED)})
+            await send({"type": "http.response.start", "status": 200, "headers": list(STREAMED)})
             begun = pieces.first() + (pieces.delta(first) if first is not None else b"")
             try:
-                await _put(send, begun)
+                await put(send, begun)
                 async for delta in stream:
-                    await _put(send, pieces.delta(delta))
-                end = pieces.last(await stream.result())
+                    await put(send, pieces.delta(delta))
+                result = await stream.result()
+                counted.told(result)
+                end = pieces.last(result)
             except AiaasError as error:
+                held.failed(error)
                 _log(scope, hosted, error)
                 end = b"data: " + error_body(hosted.told(error), scope["path"]) + b"\n\n"
-        await _put(send, end, more=False)
+        await put(send, end, more=False)
 
 
 class _Post:
@@ -186,17 +232,19 @@ class _Post:
 
 
 # ---------------------------------------------------------------- asking
-async def _asking(hosted: Hosted, headers: Mapping[str, str]) -> Asking:
-    """The model for this caller, and the seconds that its call may take."""
-    model, limit = await hosted.within(None, allowed(headers, hosted.timeout))
-    return hosted.once(model) if retries_himself(headers) else model, UNSET if limit is None else limit
+def _asking(hosted: Hosted, head: Head) -> Held:
+    """The model for this caller."""
+    return hosted.held(None, allowed(head, hosted.timeout), once=head.retries)
 
 
 async def _generated(
-    model: AsyncModel[Any, Any], asked: Question, timeout: float | Unset, prompt: Prompt
+    hosted: Hosted, model: AsyncModel[Any, Any], asked: Question, timeout: float | Unset, prompt: Prompt
 ) -> Generation:
     options: dict[str, Any] = {**asked.sampling, "timeout": timeout}
-    return await model.generate(prompt, tools=asked.tools, output=asked.output, **options)  # type: ignore[arg-type]  # specs
+    with hosted.statistics.measured("generate", model) as counted:
+        found = await model.generate(prompt, tools=asked.tools, output=asked.output, **options)  # type: ignore[arg-type]  # specs
+        counted.told(found)
+        return found
 
 
 def _stream(model: AsyncModel[Any, Any], asked: Question, timeout: float | Unset) -> AsyncTextStream:
@@ -224,19 +272,6 @@ async def _each(work: Callable[[T], Awaitable[U]], items: Sequence[T]) -> list[U
 
 
 # ---------------------------------------------------------------- telling
-async def _put(send: Send, data: bytes, *, more: bool = True) -> None:
-    """Send a piece of a stream.
-
-    Raises:
-        LeftError: the client takes nothing any more, and holds a place.
-    """
-    try:
-        async with asyncio.timeout(STALLED):
-            await send({"type": "http.response.body", "body": data, "more_body": more})
-    except TimeoutError:
-        raise LeftError from None
-
-
 @contextmanager
 def _told(scope: Scope, hosted: Hosted) -> Iterator[None]:
     """The model's errors as answers; those that are no client's fault are logged."""

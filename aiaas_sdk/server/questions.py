@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.errors import InputError
 from aiaas_sdk.flow import Buffer
 from aiaas_sdk.prompts import messages_of, sampling_of
@@ -25,6 +26,8 @@ __all__ = ["Embedding", "Question", "chat", "completion", "document", "embedding
 
 PARTS = ("role", "content", "tool_calls", "tool_call_id", "name")
 """The members of a message that are handed on: clients send back whole answers, with what else stood in them."""
+MOST_TEXTS = 2_048
+"""Texts that one request may bring: OpenAI's number for the inputs of /embeddings, and here for prompts, too."""
 OPTIONS = ("temperature", "top_p", "top_k", "max_tokens", "stop", "seed", "n")
 NEUTRAL: Mapping[str, Sequence[Any]] = {
     "audio": (),
@@ -214,7 +217,7 @@ def _tools(asked: Mapping[str, Any]) -> tuple[ToolSpec, ...]:
     with _about("tools"):
         for tool in tools:
             if not isinstance(tool, Mapping):
-                raise InputError(f"a tool is a {type(tool).__name__}")
+                raise InputError(f"a tool is {kind_of(tool)}")
         return Toolbox(tools).specs
 
 
@@ -242,6 +245,8 @@ def _texts(asked: Mapping[str, Any], name: str) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts:
         raise _wrong(name, value, "a text, or a list of texts")
+    if len(texts) > MOST_TEXTS:
+        raise RefusedError(400, f"{name} has {len(texts)} texts; send at most {MOST_TEXTS} at once", param=name)
     if all(type(text) is int or isinstance(text, list) for text in texts):
         told = f"{name} is given as tokens, and this server takes texts (langchain: check_embedding_ctx_length=False)"
         raise RefusedError(400, told, param=name)
@@ -267,7 +272,7 @@ def _needed(asked: Mapping[str, Any], name: str, kind: type[Any], wanted: str) -
 
 
 def _wrong(name: str, value: Any, wanted: str) -> RefusedError:
-    shown = f"{value!r}"[:80] if isinstance(value, str | int | float) else f"a {type(value).__name__}"
+    shown = f"{value!r}"[:80] if isinstance(value, str | int | float) else kind_of(value)
     return RefusedError(400, f"{name} is {'missing' if value is None else shown}; it is {wanted}", param=name)
 
 

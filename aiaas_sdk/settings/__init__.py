@@ -1,4 +1,4 @@
-"""What `aiaas.toml` and the environment say: models by name, options, trusted keys, credentials.
+"""What `aiaas.toml` and the environment say: models by name, options, how to serve, trusted keys, credentials.
 
 Two files are read. The *project's* is `aiaas.toml` in the working folder, or the file that AIAAS_CONFIG names, which
 is then read instead. The *user's* is `aiaas.toml` in the user's own folder (AIAAS_HOME). Where both say something,
@@ -17,6 +17,10 @@ the project's goes first::
     digits = "https://staging.example.com/v2/models/digits"
     [profiles.staging.defaults]
     timeout = 30
+
+    [serve]                                               # for `aiaas serve`; names as in `aiaas_sdk.server.serve`
+    targets = ["models", "llm"]
+    port = 8080
 
     [trust]                                               # these two: never in the working folder's file
     keys = ["ed25519:..."]

@@ -15,12 +15,13 @@ from aiaas_sdk.errors import AddressError, ConfigError
 from aiaas_sdk.records.options import OPTION_NAMES
 from aiaas_sdk.records.secret import Secret
 from aiaas_sdk.settings.credentials import KEYS, credential, origin_of, sealed
+from aiaas_sdk.settings.serving import Serve
 from aiaas_sdk.settings.values import MisfitError, nearest, option, what
 
 __all__ = ["Document", "Entry", "Tables", "load"]
 
 MAX_BYTES = 1 << 20
-_TABLES = ("models", "profiles", "defaults", "trust", "credentials")
+_TABLES = ("models", "profiles", "defaults", "serve", "trust", "credentials")
 _IN_CODE = frozenset(("architecture", "input", "output"))
 _POSITION = re.compile(r"line \d+, column \d+")
 
@@ -52,6 +53,7 @@ class Document:
     path: Path
     tables: Tables
     profiles: Mapping[str, Tables]
+    serve: Serve
     trust: tuple[str, ...]
     credentials: Mapping[str, Secret]
 
@@ -131,6 +133,7 @@ class _Checker:
             self.path,
             self.tables(document, ""),
             {name: self.profile(name, profile) for name, profile in profiles.items()},
+            self.serve(document),
             self.trust(document),
             self.credentials(document),
         )
@@ -205,6 +208,18 @@ class _Checker:
             if name != "http2":
                 told = "isn't read from a working folder, which may come from strangers"
                 raise self.fail(table, f"{key}.{name}", told, f"Put it {self.own_place()}, or give it in code")
+
+    def serve(self, document: Mapping[str, Any]) -> Serve:
+        table = self.table(document.get("serve", {}), "serve")
+        if "public" in table and not self.users_own:
+            told = "isn't read from a working folder: whether anybody may use the models is for you to say"
+            raise self.fail("serve", "public", told, f"Put it {self.own_place()}, or say --public")
+        of_models = {name: value for name, value in table.items() if name in OPTION_NAMES}
+        if "headers" in of_models:
+            hint = "A header may hold a credential and would go to every host: give it to a model"
+            raise self.fail("serve", "headers", "can't stand here", hint)
+        of_server = {name: value for name, value in table.items() if name not in OPTION_NAMES}
+        return Serve(self.path, self.options("serve", "", of_models), of_server)
 
     # ------------------------------------------------------------ what only a user's own file may say
     def own_place(self) -> str:

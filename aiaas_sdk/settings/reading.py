@@ -14,13 +14,14 @@ from aiaas_sdk.records.secret import Secret
 from aiaas_sdk.settings import variables
 from aiaas_sdk.settings.credentials import origin_of
 from aiaas_sdk.settings.documents import Document, Entry, Tables, load
+from aiaas_sdk.settings.serving import PATH_SCHEMES, together
 from aiaas_sdk.settings.values import nearest
 
 __all__ = ["Resolved", "Settings", "read"]
 
 FILE = "aiaas.toml"
-PATH_SCHEMES = frozenset(("torch", "onnx", "replay"))
-"""The schemes whose target is a path: in a file it is relative to the file's folder."""
+LONG = 200
+"""Characters of a name that an error repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ class Settings:
                 return tables.models[name]
         define = f'Define it: {variable}=ADDRESS, or {name} = "ADDRESS" under [models] in {FILE}'
         near = f"{nearest(name, self.names)}. " if self.names else ""
+        if len(name) > LONG:
+            raise AddressError(f"{name[:LONG]!r}... is no address, and no name that settings define")
         raise AddressError(
             f"{name!r} is a bare name, and no settings define it", hint=f"{near}{define}; a folder is torch:{name}"
         )
@@ -114,6 +117,17 @@ class Settings:
                 yield document.profiles[self.profile]
         for document in self.documents:
             yield document.tables
+
+    def serve(self, hints: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        """What [serve] says, the project's before the user's, and the source of each option.
+
+        Args:
+            hints: the server's options, and the type of each.
+
+        Raises:
+            ConfigError: one is unknown, or doesn't fit.
+        """
+        return together([document.serve for document in self.documents], hints)
 
     # ------------------------------------------------------------ trust and credentials
     @property

@@ -52,7 +52,7 @@ def nearest(name: str, known: Collection[str]) -> str:
     import difflib  # only where something is wrong
 
     near = difflib.get_close_matches(name, known, 1)
-    return f"Did you mean {near[0]!r}" if near else f"Known are {', '.join(sorted(known)) or 'none'}"
+    return f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(sorted(known)) or 'none'}"
 
 
 @cache
@@ -89,7 +89,7 @@ def parsed(name: str, text: str) -> Any:
 # ---------------------------------------------------------------- any annotated value
 def fit(value: Any, hint: Any, folder: Path) -> Any:
     """A TOML value as an annotation has it: numbers, text, paths, lists, tables, and the records of the policies."""
-    if isinstance(value, Hidden):  # a header's value, which was text
+    if hint is Any or isinstance(value, Hidden):  # a header's value, which was text
         return value
     if hint in _WANTED:
         return _fit_scalar(value, hint)
@@ -157,6 +157,8 @@ def _fit_record(value: Any, record: Any, folder: Path) -> Any:
     for key, entry in value.items():
         if key not in _hints(record):
             raise MisfitError("is unknown", key, nearest(key, _hints(record)))
+        if _hints(record)[key] is Any:  # an object of somebody's, which no file can hold
+            raise MisfitError("can't be given here", key, hint="Give it in code, to load")
         fields[key] = _below(key, entry, _hints(record)[key], folder)
     try:
         return record(**fields)

@@ -69,7 +69,7 @@ def check_names(environ: Mapping[str, str]) -> None:
         if name.upper().startswith(PREFIX) and name not in KNOWN and value(environ, name):
             meant = _meant(name.upper().removeprefix(PREFIX)) if not _names_model(name) else None
             if meant is not None:
-                raise ConfigError(f"the environment variable {name} is unknown", hint=f"Did you mean {meant}")
+                raise ConfigError(f"the environment variable {name} is unknown", hint=f"Did you mean {meant}?")
 
 
 def _names_model(name: str) -> bool:

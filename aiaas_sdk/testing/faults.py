@@ -97,7 +97,8 @@ class FaultServer:
         datatype, shape: of its input x and its output y = 2 x.
         binary: it announces that tensors may travel as bytes.
         tls: what it speaks TLS with; None for plain HTTP.
-        idle: seconds after which it closes a connection that carries no request, without a word; None for 30.
+        idle: seconds after which it closes a connection that carries no further request, without a word; None for 30,
+            which is what a first request has too.
     """
 
     def __init__(
@@ -257,9 +258,9 @@ class FaultServer:
 
     def _start(self, work: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments, name="aiaas-faults", daemon=True)
-        with self._guard:
+        with self._guard:  # or `close` finds a thread that it can't join yet
+            thread.start()
             self._threads = {known for known in self._threads if known.is_alive()} | {thread}
-        thread.start()
 
     # ------------------------------------------------------------ a connection
     def _serve(self, sock: socket.socket, connected: Connected) -> None:
@@ -286,7 +287,7 @@ class FaultServer:
     def _exchange(self, sock: socket.socket, connected: Connected) -> None:
         for _ in range(MOST):
             try:
-                read = read_request(sock, self._idle)
+                read = read_request(sock, self._idle if connected.requests else PATIENCE)
             except TimeoutError:
                 break
             if read is None:

@@ -98,6 +98,14 @@ class _Recorded(Backend):
         self.scheme = inner.scheme
         self.parallel = inner.parallel  # type: ignore[misc]  # as the inner one
 
+    @property
+    def known(self) -> ModelInfo | None:  # the inner one's
+        return self._inner.known
+
+    @known.setter
+    def known(self, info: ModelInfo | None) -> None:
+        self._inner.known = info
+
     def opening(self, call: Call) -> Flow[ModelInfo]:
         info = yield from self._noted(call, Asked(self._name, "open"), self._inner.opening, call)
         return info  # type: ignore[no-any-return]

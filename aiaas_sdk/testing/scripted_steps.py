@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.errors import AiaasError, ConfigError, InputError, StreamInterruptedError
 from aiaas_sdk.records.chat import Choice, Embedded, Spoken
 from aiaas_sdk.records.language import Delta, ToolCall
@@ -124,4 +125,4 @@ def cut(error: AiaasError, deltas: Sequence[Delta]) -> AiaasError:
 
 def _check(value: Any, kinds: type | tuple[type, ...], what: str, wanted: str) -> None:
     if not isinstance(value, kinds):
-        raise ConfigError(f"{what} is a {type(value).__name__}", hint=f"Give {wanted}")
+        raise ConfigError(f"{what} is {kind_of(value)}", hint=f"Give {wanted}")

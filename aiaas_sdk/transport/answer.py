@@ -6,14 +6,15 @@ A parser calls `head`, `piece` and `end`; a connection asks whether the rest can
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from aiaas_sdk.errors import ConnectionLostError, ProtocolError
 from aiaas_sdk.flow import Reply, Request
-from aiaas_sdk.transport.placing import aligned
+from aiaas_sdk.transport.placing import aligned, copied
 
-__all__ = ["MAX_BODY", "Answer"]
+__all__ = ["MAX_BODY", "Answer", "Head"]
 
 MAX_BODY = 1 << 30
 """Bytes of a whole reply's body at most."""
@@ -29,6 +30,15 @@ MAX_ERROR = 1 << 16
 _NO_BODY = (204, 304)
 
 
+class Head(NamedTuple):
+    """Of a reply: its status and headers, and whether the peer keeps the connection."""
+
+    status: int
+    version: str
+    headers: dict[str, str]
+    kept: bool
+
+
 class Answer:
     """What has come of a reply.
 
@@ -38,7 +48,7 @@ class Answer:
     """
 
     __slots__ = (
-        "_align", "_body", "_filled", "_headed_only", "_joined", "_limit", "_method", "_overhead", "_sized",
+        "_align", "_body", "_headed_only", "_joined", "_limit", "_method", "_overhead", "_sized",
         "begun", "done", "headed", "headers", "pieces", "reusable", "room", "status", "whole",
     )  # fmt: skip
 
@@ -52,7 +62,7 @@ class Answer:
         self._body = memoryview(b"")
         self._joined = bytearray()
         self._sized = self._headed_only = False
-        self._filled = self._overhead = 0
+        self._overhead = 0
         self._limit = MAX_BODY
 
     # ------------------------------------------------------------ from a connection
@@ -68,7 +78,6 @@ class Answer:
 
     def filled(self, count: int) -> None:
         """`count` bytes were received into `room`."""
-        self._filled += count
         room = self.room
         assert room is not None
         self.room = room[count:]
@@ -90,33 +99,45 @@ class Answer:
         self.reusable = False
 
     # ------------------------------------------------------------ from a parser
-    def head(self, status: int, version: str, fields: Sequence[tuple[bytes, bytes]]) -> None:
-        """The final status and headers; those of interim replies (1xx) don't come here."""
+    def head(self, status: int, version: str, fields: Sequence[tuple[bytes, bytes]]) -> Head:
+        """The final status and headers; those of interim replies (1xx) don't come here.
+
+        Gives what `again` takes for a reply with the same head.
+        """
         if version not in ("1.1", "1.0", "2"):
             raise ProtocolError("the answer isn't HTTP/1.1")
         self._check_size(fields)
-        self.status, self.headers, self._overhead = status, _joined(fields), 0
-        self._check_coding()
-        self.reusable = self.reusable and _kept(version, self.headers.get("connection", ""))
-        self._frame(self.headers.get("content-length"), version)
+        headers = _joined(fields)
+        _check_coding(headers)
+        head = Head(status, version, headers, _kept(version, headers.get("connection", "")))
+        self.again(head)
+        return head
+
+    def again(self, head: Head) -> None:
+        """As `head`, where an answer before this one had the same."""
+        self.status, self.headers, self._overhead = head.status, head.headers, 0
+        self.reusable = self.reusable and head.kept
+        self._frame(head.headers.get("content-length"), head.version)
         self.headed = True
         if self._headed_only:
             self.end()
+
+    def repeated(self, head: Head, body: bytes) -> None:
+        """All of a reply whose head was that of one before, and says that so much follows."""
+        if not self.whole or head.status >= 400 or self._method == "HEAD":
+            self.again(head)
+            if body:
+                self.piece(body)
+        else:
+            self.status, self.headers, self.headed = head.status, head.headers, True
+            self._body = copied(body, self._before())
+        self.end()
 
     def _check_size(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
         """Exactly, since the last bytes that came may have been many, and part of the body."""
         size = sum(len(name) + len(value) + 4 for name, value in fields) if self._overhead > MAX_HEAD else 0
         if size > MAX_HEAD or len(fields) > MAX_FIELDS:
             raise ProtocolError(f"the answer's head is larger than {MAX_HEAD} bytes or {MAX_FIELDS} lines")
-
-    def _check_coding(self) -> None:
-        """Only the identity was asked for; unpacking anything else could fill the memory."""
-        coding = self.headers.get("content-encoding", "identity").lower()
-        if coding not in ("identity", ""):
-            raise ProtocolError(f"the answer is compressed ({_shown(coding)}), unasked")
-        coding = self.headers.get("transfer-encoding", "chunked").lower()
-        if coding != "chunked":
-            raise ProtocolError(f"the answer has an unknown transfer encoding ({_shown(coding)})")
 
     def _frame(self, announced: str | None, version: str) -> None:
         """How long the body is (RFC 9112 6.3); with HTTP/2 its end shows in any case."""
@@ -201,6 +222,16 @@ class Answer:
         data = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
         self.pieces.clear()
         return data
+
+
+def _check_coding(headers: Mapping[str, str]) -> None:
+    """Only the identity was asked for; unpacking anything else could fill the memory."""
+    coding = headers.get("content-encoding", "identity").lower()
+    if coding not in ("identity", ""):
+        raise ProtocolError(f"the answer is compressed ({_shown(coding)}), unasked")
+    coding = headers.get("transfer-encoding", "chunked").lower()
+    if coding != "chunked":
+        raise ProtocolError(f"the answer has an unknown transfer encoding ({_shown(coding)})")
 
 
 def _joined(fields: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.errors import ConfigError
 from aiaas_sdk.records.network import Network
 from aiaas_sdk.transport import tls
@@ -21,7 +22,7 @@ def check(network: object) -> None:
     """
     if not isinstance(network, Network):
         hint = "Write network=aiaas.Network(...)"
-        raise ConfigError(f"the option network is a {type(network).__name__}, and no Network", hint=hint)
+        raise ConfigError(f"the option network is {kind_of(network)}, and no Network", hint=hint)
     if network.ca is not None or network.certificate is not None:
         tls.context(network)
     if network.unix_socket is not None and not hasattr(socket, "AF_UNIX"):

@@ -17,7 +17,7 @@ def no_host(origin: Origin, error: OSError | UnicodeError) -> ConnectError:
     if isinstance(error, UnicodeError):
         return ConnectError(f"{origin.host[:80]!r} can't be the name of a host", retryable=False)
     reason = error.strerror or "it doesn't resolve"
-    return ConnectError(f"can't find the host {origin.host}: {reason}", hint="Is the name spelled right")
+    return ConnectError(f"can't find the host {origin.host}: {reason}", hint="Is the name spelled right?")
 
 
 def unreachable(origin: Origin, error: OSError, through: str = "") -> ConnectError:
@@ -27,7 +27,7 @@ def unreachable(origin: Origin, error: OSError, through: str = "") -> ConnectErr
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return TLSError(f"no TLS connection to {where}: {_tls_reason(error)}", hint=_tls_hint(error))
     reason = "it doesn't answer" if isinstance(error, TimeoutError) and not error.errno else _reason(error)
-    return ConnectError(f"can't connect to {where}: {reason}", hint="Is the server running there")
+    return ConnectError(f"can't connect to {where}: {reason}", hint="Is the server running there?")
 
 
 def lost(origin: Origin, error: OSError, through: str = "") -> AiaasError:
@@ -70,7 +70,7 @@ def _tls_hint(error: ssl.SSLError) -> str | None:
         return "If a private authority signed it, name that one's file: network=Network(ca=...), or SSL_CERT_FILE"
     if _refuses_certificate(error):
         return "The server wants a client certificate that it knows: network=Network(certificate=..., key=...)"
-    return "Does the server speak HTTPS on this port"
+    return "Does the server speak HTTPS on this port?"
 
 
 def _refuses_certificate(error: OSError) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.errors import AiaasError, ConfigError
 from aiaas_sdk.transport.answer import Answer
 from aiaas_sdk.transport.foreign import Foreign, arequest, begin, cause, finish, names
@@ -20,7 +21,7 @@ def check(transport: Any) -> None:
     """ConfigError unless it is a transport of httpx's or httpx2's."""
     if not names(transport) & {"BaseTransport", "AsyncBaseTransport"}:
         raise ConfigError(
-            f"network.transport is a {type(transport).__name__}",
+            f"network.transport is {kind_of(transport)}",
             hint="Give an httpx.BaseTransport, an httpx.AsyncBaseTransport, or one of httpx2's",
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["aligned"]
+__all__ = ["aligned", "copied"]
 
 ALIGNMENT = 64
 """Bytes; a cache line, and what AVX-512 likes."""
@@ -23,3 +23,16 @@ def aligned(size: int, before: int = 0) -> memoryview:
     address = ctypes.addressof(ctypes.c_char.from_buffer(block))
     start = -(address + before) % ALIGNMENT
     return memoryview(block)[start : start + size]
+
+
+def copied(body: bytes, before: int) -> memoryview:
+    """A writable copy of a small body, of which what lies behind the first `before` bytes starts at a multiple of 16.
+
+    That is as far as Python aligns what it allocates, and enough for every datatype; it costs a quarter of `aligned`.
+    """
+    pad = -before % _GRAIN
+    return memoryview(bytearray(_PADS[pad] + body))[pad:]
+
+
+_GRAIN = 16
+_PADS = tuple(bytes(size) for size in range(_GRAIN))

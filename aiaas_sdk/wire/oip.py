@@ -10,20 +10,40 @@ Decoding is strict about what a tensor is (type, shape, size, range) and toleran
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from aiaas_sdk import tensors
 from aiaas_sdk.errors import InputError, ProtocolError
 from aiaas_sdk.flow import Buffer
 from aiaas_sdk.records.model import TensorSpec
 from aiaas_sdk.tensors import DATATYPES, MAX_RANK, Tensor
-from aiaas_sdk.wire.status import clean, excerpt
+from aiaas_sdk.wire import heads
+from aiaas_sdk.wire.inference import (
+    InferRequest,
+    InferResponse,
+    Message,
+    ModelMetadata,
+    RequestedOutput,
+    ServerMetadata,
+)
+from aiaas_sdk.wire.layouts import Layout, Layouts, Piece
+from aiaas_sdk.wire.reading import (
+    check_plain,
+    count_in,
+    flag_in,
+    list_of,
+    name_in,
+    object_of,
+    parameters_in,
+    parsed,
+    quoted,
+    text_in,
+    texts_in,
+)
 
 __all__ = [
     "HEADER_LENGTH",
@@ -45,78 +65,7 @@ __all__ = [
 
 HEADER_LENGTH = "inference-header-content-length"
 """The header with the number of bytes of JSON before the tensors; absent where the body is all JSON."""
-MAX_DEPTH = 100  # of a request's JSON; Triton's limit (src/common.h)
 _ALIGNMENT = 64  # bytes; a cache line, and what AVX-512 likes
-_HALVES = ("FP16", "BF16")  # no portable JSON form: Triton refuses both, KServe doesn't know BF16
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """Headers, and a body in parts that follow one another; tensors' parts are views of their memory."""
-
-    headers: dict[str, str]
-    body: tuple[Buffer, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RequestedOutput:
-    """An output asked for by name; `binary` is its own wish, None where it has none."""
-
-    name: str
-    binary: bool | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InferRequest:
-    """A decoded request. `outputs` None means all; `speaks_binary`: it used the binary extension itself."""
-
-    id: str | None = None
-    inputs: dict[str, Tensor]
-    outputs: list[RequestedOutput] | None = None
-    binary_default: bool | None = None
-    speaks_binary: bool = False
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-    def wants_binary(self, name: str, datatype: str) -> bool:
-        """Whether an output travels as bytes: its own flag, else the request's, else as the request came.
-
-        FP16 and BF16, which have no portable JSON form, go as bytes to whoever speaks binary.
-        """
-        own = next((output.binary for output in self.outputs or () if output.name == name), None)
-        wish = self.binary_default if own is None else own
-        return datatype in _HALVES and self.speaks_binary if wish is None else wish
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InferResponse:
-    """A response: who answered, the request's id, the outputs by name in the order of the wire."""
-
-    model_name: str
-    model_version: str | None = None
-    id: str | None = None
-    outputs: dict[str, Tensor]
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelMetadata:
-    """What a server says of a model."""
-
-    name: str
-    versions: tuple[str, ...] = ()
-    platform: str = ""
-    inputs: tuple[TensorSpec, ...] = ()
-    outputs: tuple[TensorSpec, ...] = ()
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerMetadata:
-    """What a server says of itself; `extensions` has "binary_tensor_data" where tensors may be bytes."""
-
-    name: str
-    version: str = ""
-    extensions: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------- encoding
@@ -153,11 +102,14 @@ def encode_request(
     for name, tensor in inputs.items():
         if not binary:
             _check_json(name, tensor, json_fp16)
-        entries.append(_entry(name, tensor, binary, parts))
+        part = tensors.to_bytes(tensor) if binary else None
+        entries.append(_entry(name, tensor, part))
+        if part is not None:
+            parts.append(part)
     if outputs is not None:
         wish = {"parameters": {"binary_data": True}} if binary else {}
         document["outputs"] = [{"name": name, **wish} for name in outputs]
-    return _message(document, parts, binary)
+    return _framed(_text_of(document), parts, binary)
 
 
 def encode_response(response: InferResponse, request: InferRequest) -> Message:
@@ -170,27 +122,47 @@ def encode_response(response: InferResponse, request: InferRequest) -> Message:
         InputError: a BYTES output isn't UTF-8 and was asked for as JSON.
     """
     answer_id = response.id if response.id is not None else request.id
-    document: dict[str, Any] = {"model_name": response.model_name}
+    parts: dict[str, Buffer] = {}
+    form: list[Any] = [response.model_name, response.model_version]
+    for name, tensor in response.outputs.items():
+        if request.wants_binary(name, tensor.datatype):
+            part = parts[name] = tensors.to_bytes(tensor)
+            form += (name, tensor.datatype, tensor.shape, len(part))
+    alike = len(parts) == len(response.outputs) and not response.parameters
+    around = _around.get(tuple(form)) if alike else None
+    if around is None:
+        around = _written(response, parts)
+        if alike:
+            _keep(tuple(form), around)
+    head = around[0] + around[1] if answer_id is None else b'%b,"id":%b%b' % (around[0], _text_of(answer_id), around[1])
+    return _framed(head, list(parts.values()), bool(parts))
+
+
+def _written(response: InferResponse, parts: Mapping[str, Buffer]) -> tuple[bytes, bytes]:
+    """The JSON of a response before and behind its id; `parts` are the outputs that are bytes."""
+    front: dict[str, Any] = {"model_name": response.model_name}
     if response.model_version is not None:
-        document["model_version"] = response.model_version
-    if answer_id is not None:
-        document["id"] = answer_id
-    if response.parameters:
-        document["parameters"] = dict(response.parameters)
-    parts: list[Buffer] = []
-    document["outputs"] = [
-        _entry(name, tensor, request.wants_binary(name, tensor.datatype), parts)
-        for name, tensor in response.outputs.items()
-    ]
-    binary = any("data" not in entry for entry in document["outputs"])
-    return _message(document, parts, binary)
+        front["model_version"] = response.model_version
+    rest: dict[str, Any] = {"parameters": dict(response.parameters)} if response.parameters else {}
+    rest["outputs"] = [_entry(name, tensor, parts.get(name)) for name, tensor in response.outputs.items()]
+    return _text_of(front)[:-1], b"," + _text_of(rest)[1:]
 
 
-def _entry(name: str, tensor: Tensor, binary: bool, parts: list[Buffer]) -> dict[str, Any]:
+_around: dict[tuple[Any, ...], tuple[bytes, bytes]] = {}
+"""The JSON around the id of answers whose tensors are bytes: they differ in nothing else. Safe across threads."""
+
+
+def _keep(form: tuple[Any, ...], around: tuple[bytes, bytes]) -> None:
+    if len(around[1]) <= heads.LONGEST:
+        if len(_around) >= heads.MOST:
+            _around.clear()
+        _around[form] = around
+
+
+def _entry(name: str, tensor: Tensor, part: Buffer | None) -> dict[str, Any]:
+    """A tensor in the JSON; `part` is what it is as bytes, None where its elements stand there."""
     entry: dict[str, Any] = {"name": name, "datatype": tensor.datatype, "shape": tensor.shape}
-    if binary:
-        part = tensors.to_bytes(tensor)
-        parts.append(part)
+    if part is not None:
         entry["parameters"] = {"binary_data_size": len(part)}
     else:
         try:
@@ -213,19 +185,22 @@ def _check_json(name: str, tensor: Tensor, json_fp16: bool) -> None:
         )
 
 
-def _message(document: dict[str, Any], parts: list[Buffer], binary: bool) -> Message:
+def _text_of(value: Any) -> bytes:
     try:
-        head = to_json(document, inf_nan_mode="null")
+        return to_json(value, inf_nan_mode="null")
     except (PydanticSerializationError, UnicodeEncodeError):
         raise InputError(
             "a name, id or parameter can't be written as JSON", hint="Use text, numbers, true and false"
         ) from None
+
+
+def _framed(head: bytes, parts: list[Buffer], binary: bool) -> Message:
     if not binary:
         return Message({"content-type": "application/json"}, (head,))
     # blanks after a JSON document are legal; they put the first tensor at a multiple of 64
     head += b" " * (-len(head) % _ALIGNMENT)
     headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
-    return Message(headers, (head, *(part for part in parts if len(part))))
+    return Message(headers, (head, *[part for part in parts if len(part)]))
 
 
 def encode_metadata(metadata: ModelMetadata) -> bytes:
@@ -258,6 +233,7 @@ def decode_response(
     *,
     outputs: Sequence[str] | None = None,
     id: str | None = None,
+    layouts: Layouts | None = None,
 ) -> InferResponse:
     """An infer response. Tensors are views of `body` where they lie aligned.
 
@@ -265,26 +241,55 @@ def decode_response(
         headers, body: the reply's.
         outputs: the names that were asked for, exactly which must have come; None for any.
         id: the id that was sent; an answer with another one is refused.
+        layouts: of this model's earlier answers; what is the same isn't read again.
 
     Raises:
         ProtocolError: it can't be understood, or answers something else.
     """
     head, rest = _parted(headers, body)
-    document = _object(_parsed(head), "the answer")
-    answer_id = _text(document, "id", "the answer")
+    layout = None if layouts is None or id is None or rest is None else layouts.find(head, id, len(rest))
+    if layout is not None and rest is not None:
+        response = InferResponse(
+            model_name=layout.model_name,
+            model_version=layout.model_version,
+            id=id,
+            outputs=layout.tensors(rest),
+            parameters=layout.parameters,
+        )
+    else:
+        document = object_of(parsed(head), "the answer")
+        response = _response(document, rest, id)
+        if layouts is not None and id is not None and rest is not None:
+            layouts.keep(head, id, _layout(document, response))
+    _check_asked(response.outputs, outputs)
+    return response
+
+
+def _response(document: dict[str, Any], rest: memoryview | None, id: str | None) -> InferResponse:
+    answer_id = text_in(document, "id", "the answer")
     if id is not None and answer_id not in (None, "", id):
         raise ProtocolError("the answer has the id of another request: answers were mixed up")
     found = _read_tensors(document, "outputs", rest)
     if not found:
         raise ProtocolError("the answer has no outputs")
-    _check_asked(found, outputs)
     return InferResponse(
-        model_name=_text(document, "model_name", "the answer") or "",
-        model_version=_text(document, "model_version", "the answer") or None,
+        model_name=text_in(document, "model_name", "the answer") or "",
+        model_version=text_in(document, "model_version", "the answer") or None,
         id=answer_id or None,
         outputs=found,
-        parameters=_parameters(document, "the answer"),
+        parameters=parameters_in(document, "the answer"),
     )
+
+
+def _layout(document: dict[str, Any], response: InferResponse) -> Layout | None:
+    """Of an answer that was understood; None where a tensor stands in the JSON."""
+    pieces, end = [], 0
+    for entry, (name, tensor) in zip(document["outputs"], response.outputs.items(), strict=True):
+        size = parameters_in(entry, name).get("binary_data_size")
+        if size is None:
+            return None
+        pieces.append(Piece(name, tensor.datatype, tensor.shape, end, end := end + size))
+    return Layout(response.model_name, response.model_version, response.parameters, tuple(pieces), end)
 
 
 def _check_asked(found: Mapping[str, Tensor], outputs: Sequence[str] | None) -> None:
@@ -292,9 +297,9 @@ def _check_asked(found: Mapping[str, Tensor], outputs: Sequence[str] | None) -> 
         return
     missing = [name for name in outputs if name not in found]
     if missing:
-        raise ProtocolError(f"the answer lacks the output {_quoted(missing[0])} that was asked for")
+        raise ProtocolError(f"the answer lacks the output {quoted(missing[0])} that was asked for")
     extra = next(name for name in found if name not in outputs)
-    raise ProtocolError(f"the answer has the output {_quoted(extra)}, which wasn't asked for")
+    raise ProtocolError(f"the answer has the output {quoted(extra)}, which wasn't asked for")
 
 
 def decode_request(headers: Mapping[str, str], body: Buffer, *, specs: Sequence[TensorSpec] = ()) -> InferRequest:
@@ -317,20 +322,28 @@ def decode_request(headers: Mapping[str, str], body: Buffer, *, specs: Sequence[
 
 def _json_request(headers: Mapping[str, str], body: Buffer) -> InferRequest:
     head, rest = _parted(headers, body)
-    document = _object(_parsed(head), "the request")
-    _check_plain(head, document)
+    kept = None if rest is None or len(head) > heads.LONGEST else heads.split(bytes(head))
+    if kept is not None and rest is not None:
+        layout = heads.layouts.get(kept[0])
+        if layout is not None and len(rest) == layout.size:
+            return layout.filled(rest, *kept[1:])
+    document = object_of(parsed(head), "the request")
+    check_plain(head, document)
     inputs = _read_tensors(document, "inputs", rest)
-    parameters = _parameters(document, "the request")
+    parameters = parameters_in(document, "the request")
     outputs = _requested(document)
-    default = _flag(parameters, "binary_data_output", "the request")
-    return InferRequest(
-        id=_text(document, "id", "the request"),
+    default = flag_in(parameters, "binary_data_output", "the request")
+    request = InferRequest(
+        id=text_in(document, "id", "the request"),
         inputs=inputs,
         outputs=outputs,
         binary_default=default,
         speaks_binary=HEADER_LENGTH in headers or any(output.binary for output in outputs or ()),
         parameters={name: value for name, value in parameters.items() if name != "binary_data_output"},
     )
+    if kept is not None and rest is not None and (request.id, request.parameters.get("timeout")) == kept[1:]:
+        heads.remember(kept[0], request, len(rest))
+    return request
 
 
 def _raw_request(body: Buffer, specs: Sequence[TensorSpec]) -> InferRequest:
@@ -341,7 +354,7 @@ def _raw_request(body: Buffer, specs: Sequence[TensorSpec]) -> InferRequest:
     if len(specs) != 1:
         raise ProtocolError("a raw binary request needs a model with one input")
     spec = specs[0]
-    where = f"input {_quoted(spec.name)}"
+    where = f"input {quoted(spec.name)}"
     size = DATATYPES[spec.datatype].size
     fixed = [axis for axis in spec.shape if axis != -1]
     width = int(np.prod(fixed, dtype=object)) if fixed else 1
@@ -365,19 +378,16 @@ def _requested(document: dict[str, Any]) -> list[RequestedOutput] | None:
     if entries is None:
         return None
     found: dict[str, RequestedOutput] = {}
-    for entry in _list(entries, "outputs"):
-        name = _name(_object(entry, "an entry of outputs"), "outputs", found)
-        where = f"output {_quoted(name)}"
-        found[name] = RequestedOutput(name, _flag(_parameters(entry, where), "binary_data", where))
+    for entry in list_of(entries, "outputs"):
+        name = name_in(object_of(entry, "an entry of outputs"), "outputs", found)
+        where = f"output {quoted(name)}"
+        parameters = parameters_in(entry, where)
+        if "shared_memory_region" in parameters:
+            raise ProtocolError(f"{where} should lie in shared memory, which isn't offered")
+        classes = count_in(parameters, "classification", where)
+        found[name] = RequestedOutput(name, flag_in(parameters, "binary_data", where), classes)
     # Triton takes an empty list for "all", and its clients send one
     return list(found.values()) or None
-
-
-def _flag(parameters: Mapping[str, Any], name: str, where: str) -> bool | None:
-    value = parameters.get(name)
-    if value is not None and type(value) is not bool:
-        raise ProtocolError(f"the parameter {name} of {where} is neither true nor false")
-    return value
 
 
 def _read_tensors(document: dict[str, Any], member: str, rest: memoryview | None) -> dict[str, Tensor]:
@@ -386,9 +396,9 @@ def _read_tensors(document: dict[str, Any], member: str, rest: memoryview | None
         raise ProtocolError(f"there is no {member!r}")
     found: dict[str, Tensor] = {}
     used = 0
-    for entry in _list(entries, member):
-        name = _name(_object(entry, f"an entry of {member}"), member, found)
-        where = f"{member[:-1]} {_quoted(name)}"
+    for entry in list_of(entries, member):
+        name = name_in(object_of(entry, f"an entry of {member}"), member, found)
+        where = f"{member[:-1]} {quoted(name)}"
         found[name], size = _tensor(entry, where, rest, used)
         used += size
     if rest is not None and used != len(rest):
@@ -400,10 +410,10 @@ def _tensor(entry: dict[str, Any], where: str, rest: memoryview | None, used: in
     """One tensor, and how many bytes of the binary part it took."""
     datatype = entry.get("datatype")
     if type(datatype) is not str or datatype not in DATATYPES:
-        shown = f" {_quoted(datatype)}" if type(datatype) is str else ""
+        shown = f" {quoted(datatype)}" if type(datatype) is str else ""
         raise ProtocolError(f"{where} has an unknown datatype{shown}")
-    shape = _list(entry.get("shape"), f"the shape of {where}")
-    parameters = _parameters(entry, where)
+    shape = list_of(entry.get("shape"), f"the shape of {where}")
+    parameters = parameters_in(entry, where)
     if "shared_memory_region" in parameters:
         raise ProtocolError(f"{where} lies in shared memory, which isn't offered")
     size, data = parameters.get("binary_data_size"), entry.get("data")
@@ -436,29 +446,29 @@ def decode_metadata(body: Buffer) -> ModelMetadata:
         ProtocolError: it can't be understood.
     """
     where = "the model's metadata"
-    document = _object(_parsed(body), where)
-    name = _text(document, "name", where)
+    document = object_of(parsed(body), where)
+    name = text_in(document, "name", where)
     if not name:
         raise ProtocolError(f"{where} has no name")
     return ModelMetadata(
         name=name,
-        versions=_texts(document, "versions", where),
-        platform=_text(document, "platform", where) or "",
+        versions=texts_in(document, "versions", where),
+        platform=text_in(document, "platform", where) or "",
         inputs=_specs(document, "inputs"),
         outputs=_specs(document, "outputs"),
-        parameters=_parameters(document, where),
+        parameters=parameters_in(document, where),
     )
 
 
 def _specs(document: dict[str, Any], member: str) -> tuple[TensorSpec, ...]:
     found: dict[str, TensorSpec] = {}
-    for entry in _list(document.get(member) or [], member):
-        name = _name(_object(entry, f"an entry of {member}"), member, found)
-        where = f"{member[:-1]} {_quoted(name)}"
-        datatype = _text(entry, "datatype", where)
+    for entry in list_of(document.get(member) or [], member):
+        name = name_in(object_of(entry, f"an entry of {member}"), member, found)
+        where = f"{member[:-1]} {quoted(name)}"
+        datatype = text_in(entry, "datatype", where)
         if not datatype:
             raise ProtocolError(f"{where} has no datatype")
-        shape = _list(entry.get("shape"), f"the shape of {where}")
+        shape = list_of(entry.get("shape"), f"the shape of {where}")
         if len(shape) > MAX_RANK or any(type(axis) is not int or not -1 <= axis < 2**63 for axis in shape):
             raise ProtocolError(f"the shape of {where} isn't a list of sizes")
         found[name] = TensorSpec(name, datatype, tuple(shape))
@@ -472,11 +482,11 @@ def decode_server(body: Buffer) -> ServerMetadata:
         ProtocolError: it can't be understood.
     """
     where = "the server's metadata"
-    document = _object(_parsed(body), where)
+    document = object_of(parsed(body), where)
     return ServerMetadata(
-        name=_text(document, "name", where) or "",
-        version=_text(document, "version", where) or "",
-        extensions=_texts(document, "extensions", where),
+        name=text_in(document, "name", where) or "",
+        version=text_in(document, "version", where) or "",
+        extensions=texts_in(document, "extensions", where),
     )
 
 
@@ -491,96 +501,3 @@ def _parted(headers: Mapping[str, str], body: Buffer) -> tuple[Buffer, memoryvie
         raise ProtocolError(f"the header {HEADER_LENGTH} isn't a length within the body")
     view = memoryview(body)
     return view[:length], view[length:]
-
-
-def _parsed(head: Buffer) -> Any:
-    try:
-        # uncached: no two ids are alike, and the cache would keep 16,384 of them
-        return from_json(bytes(head) if isinstance(head, memoryview) else head, cache_strings="none")
-    except (ValueError, RecursionError) as error:
-        _refuse_json(head, error)
-
-
-def _refuse_json(head: Buffer, error: Exception) -> NoReturn:
-    if not len(head):
-        raise ProtocolError("the body is empty; JSON was expected") from None
-    start = bytes(head[:64]).lstrip()[:1]
-    # the text of a captive portal says where one is; a cut tensor says nothing that may be shown
-    shown = "" if start in (b"{", b"[") else f": {excerpt(head)}"
-    place = "" if shown else f" ({clean(str(error), 120)})"
-    raise ProtocolError(f"the body isn't JSON{place}{shown}") from None
-
-
-def _check_plain(head: Buffer, document: dict[str, Any]) -> None:
-    """Refuse a request with a key twice (RFC 8259 4 leaves its meaning open), or nested too deep."""
-    text = bytes(head)
-    keys = sum(1 for colon in _STRING.findall(text) if colon)
-    depth, distinct = 0, 0
-    level: list[Any] = [document]
-    while level:
-        depth += 1
-        distinct += sum(len(node) for node in level if type(node) is dict)
-        level = [child for node in level for child in _children(node)]
-        if depth > MAX_DEPTH:
-            raise ProtocolError(f"the request's JSON is nested more than {MAX_DEPTH} deep")
-    if keys != distinct:
-        raise ProtocolError("the request's JSON has a key twice")
-
-
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"([ \t\r\n]*:)?', re.DOTALL)
-"""A JSON string, and the colon after it where it is a key."""
-
-
-def _children(node: Any) -> Iterator[Any]:
-    if type(node) is dict:
-        node = node.values()
-    elif not set(map(type, node)) & _CONTAINERS:  # long lists of numbers are passed over at C speed
-        return
-    yield from (child for child in node if type(child) in _CONTAINERS)
-
-
-_CONTAINERS = {dict, list}
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if type(value) is not dict:
-        raise ProtocolError(f"{where} isn't a JSON object")
-    return value
-
-
-def _list(value: Any, where: str) -> list[Any]:
-    if type(value) is not list:
-        raise ProtocolError(f"{where} isn't a JSON array")
-    return value
-
-
-def _text(document: dict[str, Any], member: str, where: str) -> str | None:
-    value = document.get(member)
-    if value is not None and type(value) is not str:
-        raise ProtocolError(f"the {member} of {where} isn't text")
-    return value
-
-
-def _texts(document: dict[str, Any], member: str, where: str) -> tuple[str, ...]:
-    values = _list(document.get(member) or [], f"the {member} of {where}")
-    if any(type(value) is not str for value in values):
-        raise ProtocolError(f"the {member} of {where} aren't text")
-    return tuple(values)
-
-
-def _parameters(document: dict[str, Any], where: str) -> dict[str, Any]:
-    value = document.get("parameters")
-    return {} if value is None else _object(value, f"the parameters of {where}")
-
-
-def _name(entry: dict[str, Any], member: str, found: Mapping[str, Any]) -> str:
-    name = entry.get("name")
-    if type(name) is not str or not name:
-        raise ProtocolError(f"an entry of {member} has no name")
-    if name in found:
-        raise ProtocolError(f"the name {_quoted(name)} stands twice in {member}")
-    return name
-
-
-def _quoted(name: str) -> str:
-    return f"'{name}'" if name.isascii() and name.isidentifier() and len(name) <= 80 else f"'{clean(name, 80)}'"

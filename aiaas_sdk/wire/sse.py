@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from aiaas_sdk.errors import ProtocolError
 
-__all__ = ["MAX_EVENT", "Event", "Events"]
+__all__ = ["MAX_EVENT", "Event", "Events", "lone"]
 
 MAX_EVENT = 16 * 1024**2
 """Bytes of one event at most."""
@@ -34,6 +34,11 @@ class Events:
         self._after_cr = False
         self._first = True
 
+    @property
+    def between(self) -> bool:
+        """Whether what comes next begins an event."""
+        return not (self._size or self._first or self._after_cr)
+
     def feed(self, data: bytes) -> list[Event]:
         """The events that these bytes complete.
 
@@ -42,7 +47,7 @@ class Events:
         """
         if not data:
             return []
-        if not (self._size or self._first or self._after_cr) and _lone(data):
+        if self.between and lone(data):
             return [Event("message", data[6:-2])]
         if self._after_cr and data[:1] == b"\n":  # CRLF, cut in its middle
             data = data[1:]
@@ -88,7 +93,7 @@ class Events:
             self._type = value.removeprefix(b" ").decode("utf-8", "replace")
 
 
-def _lone(data: bytes) -> bool:
+def lone(data: bytes) -> bool:
     """Whether this is one event as most servers write it, and mostly all that comes at once: nothing to take apart."""
     last = len(data) - 2
     return (

@@ -11,7 +11,8 @@ import pytest
 from pydantic import BaseModel
 
 import aiaas_sdk as aiaas
-from tests.peers import free_port, running, weights
+from aiaas_sdk.testing.processes import free_port
+from tests.peers import running, weights
 
 # the first run compiles it, some minutes
 pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(900)]

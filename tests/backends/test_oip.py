@@ -124,6 +124,9 @@ def test_a_key_is_sent_as_a_bearer_and_never_shown() -> None:
 
 
 def test_an_address_without_a_model_says_how_to_name_one() -> None:
+    for path in ("v1", "v1/chat/completions"):
+        with pytest.raises(AddressError, match=r"names no model.*write openai\+https"):
+            OipBackend(parse(f"https://host/{path}"), {}).prepare()
     with pytest.raises(AddressError, match="model=NAME"):
         OipBackend(parse("http://127.0.0.1:8000"), {}).prepare()
     backend = OipBackend(parse("http://127.0.0.1:8000"), {"model": "double"})

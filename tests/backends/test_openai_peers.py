@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import aiaas_sdk as aiaas
-from tests.peers import free_port, running
+from aiaas_sdk.testing.processes import free_port
+from tests.peers import running
 
 # the first run makes the peers' environments
 pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(400)]

@@ -7,13 +7,13 @@ import gc
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 import aiaas_sdk as aiaas
+from tests.stopwatch import Stopwatch
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 MODELS = b'{"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "test"}]}'
@@ -304,10 +304,10 @@ def test_r25_a_healthy_stream_may_be_long_and_timeout_bounds_the_whole(speaker: 
     speaker.plans = [speaker.then(*steps, event(chunk(reason="stop")), DONE)]
     with load(speaker.address, attempt_timeout=0.5, gap_timeout=0.5) as model:
         assert model.stream("hi").result().text == "01234567"
-        begun = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(aiaas.StreamInterruptedError) as caught:
             model.stream("hi", timeout=0.35).result()
-        assert 0.3 < time.monotonic() - begun < 0.7
+        assert 0.3 < watch.took() < 0.7
         assert caught.value.partial.startswith("01")
 
 
@@ -315,20 +315,20 @@ def test_e06_comments_are_no_progress(speaker: Speaker, load: Any) -> None:
     pings: list[Any] = [step for _ in range(30) for step in (b": ping\n\n", 0.05)]
     speaker.plans = [speaker.then(event(chunk("a")), *pings)]
     with load(speaker.address, gap_timeout=0.3) as model:
-        begun = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(aiaas.StreamInterruptedError) as caught:
             model.stream("hi").result()
-        assert time.monotonic() - begun < 0.8
+        assert watch.took() < 0.8
         assert caught.value.partial == "a"
 
 
 def test_the_first_content_has_a_limit_of_its_own(speaker: Speaker, load: Any) -> None:
     speaker.plans = [speaker.then(b": ping\n\n", 2.0)]
     with load(speaker.address, attempt_timeout=0.3) as model:
-        begun = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(aiaas.DeadlineExceededError):
             model.stream("hi").result()
-        assert time.monotonic() - begun < 0.7
+        assert watch.took() < 0.7
 
 
 # ---------------------------------------------------------------- leaving, and coming back
@@ -353,7 +353,7 @@ def test_e07_who_leaves_is_heard(speaker: Speaker, load: Any, how: str) -> None:
             with stream:
                 for _ in stream:
                     break
-        assert speaker.hung_up.wait(1)
+        assert speaker.hung_up.wait(10)
 
 
 async def test_e07_cancelling_is_heard(speaker: Speaker) -> None:
@@ -370,7 +370,7 @@ async def test_e07_cancelling_is_heard(speaker: Speaker) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert await asyncio.to_thread(speaker.hung_up.wait, 1)
+    assert await asyncio.to_thread(speaker.hung_up.wait, 10)
 
 
 def test_r16_streams_that_were_read_give_their_connection_back(speaker: Speaker, load: Any) -> None:

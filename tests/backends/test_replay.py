@@ -12,7 +12,7 @@ import aiaas_sdk as aiaas
 from aiaas_sdk.testing import Script, recording
 
 X = np.ones((2, 3), np.float32)
-VERBS = {"predict", "generate", "stream", "embed"}
+VERBS = {"predict", "generate", "stream", "embed", "explain"}
 
 
 @pytest.fixture

@@ -115,6 +115,14 @@ def test_rows_that_sum_to_one_are_probabilities(tmp_path: Path) -> None:
     assert pred.top(3)[0][0][1] == pytest.approx(float(pred.array.max()))
 
 
+@pytest.mark.parametrize("module", [nn.Identity(), nn.ReLU()])
+def test_labels_name_the_columns_of_a_module_that_takes_any_number_of_them(module: Any, tmp_path: Path) -> None:
+    address = aiaas.save(module, tmp_path / "m", example=np.zeros((1, 3), np.float32), labels=["a", "b", "c"])
+    with aiaas.load(address) as model:
+        assert [(spec.name, spec.shape) for spec in model.info().outputs] == [("logits", (-1, 3))]
+        assert [row[0][0] for row in model.predict(np.eye(3, dtype=np.float32)).top()] == ["a", "b", "c"]
+
+
 def test_several_inputs_and_outputs_keep_their_names_and_free_lengths(tmp_path: Path) -> None:
     ids = torch.arange(5)[None]
     address = aiaas.save(Text(), tmp_path / "text", example={"ids": ids, "mask": torch.ones_like(ids)})
@@ -138,6 +146,7 @@ def test_rows_that_are_not_the_first_axis_stay_where_they_are(tmp_path: Path) ->
     assert pred["state"].shape == (2, 3, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Series, Unrolled])
 def test_an_axis_that_export_fixes_is_announced_as_fixed(tmp_path: Path, kind: type[Any]) -> None:
     model = aiaas.load(aiaas.save(kind(), tmp_path / "series", example=np.zeros((1, 6, 4), np.float32)))
@@ -187,7 +196,8 @@ def test_another_dtype_computes_otherwise_under_the_same_signature(tmp_path: Pat
 
 def test_options_that_can_not_work_are_refused_before_opening(tmp_path: Path) -> None:
     aiaas.save(Scores(), tmp_path / "s", example=ROW)
-    for options, words in (({"device": "gpu"}, "device is 'gpu'"), ({"dtype": "fp16"}, "dtype is 'fp16'")):
+    wrong = ({"device": torch.device("cpu")}, "device is device")
+    for options, words in (({"device": "gpu"}, "device is 'gpu'"), wrong, ({"dtype": "fp16"}, "dtype is 'fp16'")):
         with pytest.raises(aiaas.ConfigError, match=words):
             aiaas.load(tmp_path / "s", **options)
     if not torch.cuda.is_available():
@@ -199,12 +209,38 @@ def test_options_that_can_not_work_are_refused_before_opening(tmp_path: Path) ->
         aiaas.load(tmp_path / "nothing")
 
 
+class Counting(Scores):
+    """Makes a tensor within its forward: export writes down the device on which it did."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return super().forward(features * torch.arange(1, 5, device=features.device))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_program_saved_on_the_cpu_runs_on_the_gpu(tmp_path: Path) -> None:
-    aiaas.save(Scores(), tmp_path / "s", example=ROW)
+@pytest.mark.parametrize("module", [Scores, Counting])
+def test_a_program_saved_on_the_cpu_runs_on_the_gpu(module: Any, tmp_path: Path) -> None:
+    aiaas.save(module(), tmp_path / "s", example=ROW)
     here, there = (aiaas.load(tmp_path / "s", device=device) for device in ("cpu", "cuda"))
     assert np.allclose(here.predict(ROW).array, there.predict(ROW).array, atol=1e-5)
     assert there.predict(torch.ones(1, 4, device="cuda")).array.device.type == "cuda"
+
+
+def test_a_tensor_made_within_forward_goes_to_the_device_with_the_program(tmp_path: Path) -> None:
+    """On any machine: torch's own device without memory stands for the GPU."""
+    from aiaas_sdk import bundle
+    from aiaas_sdk.backends.torch import programs, weights
+
+    aiaas.save(Counting(), tmp_path / "s", example=ROW)
+    found = bundle.read(bundle.locate(tmp_path / "s", None), bundle.Trust.of(True), program=True)
+    program = programs.restore(found.program, weights.from_bytes(found.weights), "s")
+    forward = programs.flat(programs.moved(program, torch.device("meta")))
+    assert [tensor.device.type for tensor in forward(torch.ones(2, 4, device="meta"))] == ["meta"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_module_on_the_gpu_is_to_be_saved_from_the_cpu(tmp_path: Path) -> None:
+    with pytest.raises(aiaas.BundleError, match="Save it from the CPU"):
+        aiaas.save(Scores().cuda(), tmp_path / "s", example=ROW)
 
 
 # ---------------------------------------------------------------- trust
@@ -293,6 +329,26 @@ def test_create_is_reproducible_by_seed_and_never_writes_over_a_model(tmp_path: 
         aiaas.create(f"torch:{tmp_path / 'c'}", architecture="os")
 
 
+def test_save_takes_the_address_that_load_takes(tmp_path: Path) -> None:
+    assert aiaas.save(Scores(), f"torch:{tmp_path}/m", example=ROW) == f"torch:{tmp_path}/m@1"
+    assert aiaas.save(Scores(), f"{tmp_path}/m/", example=ROW) == f"torch:{tmp_path}/m@2"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: None, "no such folder"),
+        (lambda path: path.write_bytes(b"x"), "a file of weights is none"),
+        (lambda path: (path / "digits" / "1").mkdir(parents=True), "folder of models: .*/m/digits"),
+        (lambda path: [path.mkdir(), (path / "config.json").write_text("{}")], "aiaas import .* makes a bundle"),
+    ],
+)
+def test_a_place_without_a_model_says_what_to_do_with_what_is_there(tmp_path: Path, make: Any, words: str) -> None:
+    make(tmp_path / "m")
+    with pytest.raises(aiaas.ModelNotFoundError, match=f"holds no model.*{words}"):
+        aiaas.load(f"torch:{tmp_path}/m")
+
+
 # ---------------------------------------------------------------- what can't be saved
 class Random(nn.Module):
     def forward(self, x: torch.Tensor) -> Any:
@@ -308,6 +364,11 @@ def test_what_can_not_be_saved_says_why_and_leaves_nothing(tmp_path: Path) -> No
         aiaas.save(Scores(), tmp_path / "r", example=ROW, labels=["a", "b"])
     with pytest.raises(aiaas.InputError, match=r"torch\.nn\.Module, not a dict"):
         aiaas.save({}, tmp_path / "r", example=ROW)
+    with pytest.raises(aiaas.InputError, match=r"fails on the example, \w+ FP64 \[.*RuntimeError.*np\.float32"):
+        aiaas.save(Scores(), tmp_path / "r", example=np.asarray(ROW, np.float64))
+    for address in ("https://host/v2/models/r", f"torch:{tmp_path}/r@3"):
+        with pytest.raises(aiaas.AddressError, match="isn't the folder of one"):
+            aiaas.save(Scores(), address, example=ROW)
     assert not list(tmp_path.glob("r/*"))
 
 

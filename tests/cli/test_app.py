@@ -63,6 +63,7 @@ def test_each_command_explains_itself(command: str) -> None:
     text = run(command, "--help").stdout
     assert "Exit codes" in text
     assert command == "backends" or f"    aiaas {command} " in text
+    assert command != "new-backend" or '-e ".[test]"' in text  # brackets are markup there
 
 
 def test_the_version_is_shown() -> None:
@@ -79,7 +80,7 @@ def test_a_wrong_command_line_exits_with_2(arguments: list[str]) -> None:
 # ---------------------------------------------------------------- info, backends
 def test_info_shows_what_the_model_says(kinds: str) -> None:
     text = run("info", kinds).stdout
-    assert "input         features FP32 [-1, 3]" in text
+    assert "input         x FP32 [-1, 3]" in text
     assert "labels        2: cat, dog" in text
     assert document("info", kinds)["labels"] == ["cat", "dog"]
 
@@ -264,3 +265,9 @@ def test_every_error_has_a_code() -> None:
     assert codes["DeadlineExceededError"] == codes["TLSError"] == 4
     assert codes["ModelError"] == codes["ServerError"] == codes["BundleError"] == 5
     assert codes["AuthenticationError"] == codes["PayloadTooLargeError"] == 2
+
+
+def test_import_into_a_bare_word_says_how_a_folder_is_written() -> None:
+    said = run("import", "downloads/small", "small", code=2).stderr
+    assert "import writes a bundle into a folder, and small is none" in said
+    assert "Give a folder, such as models/small; small here is torch:small" in said

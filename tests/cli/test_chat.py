@@ -86,7 +86,7 @@ def test_a_model_that_cant_chat_says_what_it_can() -> None:
     with serve_in_thread(["one=echo:?x=FP32[-1,3]"]) as url:
         result = run(f"{url}/v2/models/one", code=2, given="x")
     assert "one can't chat" in result.stderr
-    assert "It can predict" in result.stderr
+    assert "It can explain, predict" in result.stderr
 
 
 # ---------------------------------------------------------------- a terminal

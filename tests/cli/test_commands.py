@@ -76,3 +76,13 @@ def test_none_takes_the_place_of_ours() -> None:
 
 def test_an_unknown_one_is_told() -> None:
     assert run("hallo").exit_code == 2
+
+
+def test_a_command_of_a_package_that_isnt_there_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aiaas_sdk.registry.commands", dict)  # as where aiaas-onnx isn't installed
+    failed = run("export", "torch:models/digits", "digits.onnx")
+    assert failed.exit_code == 2
+    assert (
+        failed.stderr
+        == "aiaas: the command 'export' is in the package aiaas-onnx\n  Install it: pip install aiaas-onnx\n"
+    )

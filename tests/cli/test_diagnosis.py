@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from typer.testing import CliRunner
 
 import aiaas_sdk as aiaas
 from aiaas_sdk.cli.app import app
+from aiaas_sdk.server.serving import Serving
 
 ECHO = "echo:?x=FP32[-1,3]&text=BYTES[-1,1]"
 KEY = "s3cr3t-k3y"
@@ -57,6 +61,40 @@ def test_each_setting_is_told_with_its_source(monkeypatch: pytest.MonkeyPatch) -
     assert found["files"] == [file]
     assert "AIAAS_ATTEMPT_TIMEOUT" in found["variables"]
     assert file in text
+
+
+def test_each_setting_of_the_server_is_told_with_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("AIAAS_HOME", str(home))
+    monkeypatch.setenv("AIAAS_ATTEMPT_TIMEOUT", "2")
+    (home / "aiaas.toml").write_text('[serve]\nport = 9000\ngrace = 5\n[serve.jwt]\nissuer = "i"\nkey = "the-pem"\n')
+    Path("aiaas.toml").write_text(f'[serve]\ntargets = ["one={ECHO}"]\nport = 8080\nwatch = "none"\ntimeout = 3\n')
+    text, found = doctor(ECHO)
+    mine, theirs = (f"{Path(folder, 'aiaas.toml').resolve()} [serve]" for folder in (".", home))
+    told = {entry["name"]: (entry["value"], entry["source"]) for entry in found["serve"]}
+    assert told["targets"] == (f"one={ECHO}", mine)
+    assert told["port"] == ("8080", mine)
+    assert told["watch"] == ("none", mine)
+    assert told["timeout"] == ("3.0", mine)
+    assert told["grace"] == ("5.0", theirs)
+    assert told["jwt"] == ("issuer, key", theirs)
+    assert told["attempt_timeout"] == ("2.0", "environment variable AIAAS_ATTEMPT_TIMEOUT")
+    assert told["host"] == ("127.0.0.1", "default")
+    assert told["workers"] == ("1", "default")
+    assert told["access_log"] == ("false", "default")
+    assert {option.name for option in fields(Serving)} <= told.keys()
+    assert "aiaas serve\n" in text
+    assert "the-pem" not in text
+
+
+def test_settings_of_the_server_that_cant_be_used_are_told() -> None:
+    Path("aiaas.toml").write_text("[serve]\nworkers = 0\n")
+    text, found = doctor(ECHO, code=2)
+    assert "FAILED  serve: workers is 0" in text
+    assert found["serve"] == []
+    Path("aiaas.toml").write_text("[serve]\nworker = 2\n")
+    assert "[serve] worker is unknown" in doctor(ECHO, code=2)[0]
 
 
 def test_a_credential_is_named_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,3 +148,23 @@ def test_a_bundle_tells_its_version_and_device() -> None:
     text, found = doctor("torch:kinds", "--device", "cpu")
     assert "open: kinds, version 1, device cpu, pytorch_module" in text
     assert found["members"][0]["timing"]["compute"] > 0
+
+
+WITHOUT = """
+import sys
+for name in ("starlette", "uvicorn", "prometheus_client", "python_multipart"):
+    sys.modules[name] = None
+from aiaas_sdk.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("table", ["", "[serve]\nport = 9000\n"])
+def test_it_needs_nothing_of_what_serves(table: str) -> None:
+    Path("aiaas.toml").write_text(table)
+    command = [sys.executable, "-c", WITHOUT, "doctor", ECHO]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "call: zeros in" in done.stdout
+    told = "ok      serve: its settings weren't looked at; serving needs the package starlette"
+    assert (told in done.stdout) == bool(table)

@@ -135,7 +135,7 @@ def test_an_array_is_converted_where_its_values_stay(
         ("a.csv", "", "has no rows"),
         ("a.csv", "a,b,c\n", "has no rows"),
         ("a.csv", "1,2,3\n1,2\n", "row 1 has 2 columns, and the first 3"),
-        ("a.csv", "1,2,3\n1,x,3\n", "a cell that is no number"),
+        ("a.csv", "1,2,3\n1,x,3\n", "a.csv: row 1, column 1 is no number"),
         ("a.json", [["a"]], "values that aren't numbers"),
         ("a.json", [[1], [1, 2]], "ragged"),
     ],

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import ipaddress
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,12 +19,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import aiaas_sdk as aiaas
-from aiaas_sdk.testing.faults import FaultServer, answer
+from aiaas_sdk.testing.faults import Exchange, Fault, FaultServer, answer
 from aiaas_sdk.testing.plugin import aiaas_faults  # noqa: F401  # the plugin's own fixture
+from tests.stopwatch import Stopwatch, Took
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 SLACK = 0.25
-"""Seconds that a call may come back after its deadline on a loaded machine."""
+"""Seconds that a call may come back after its deadline, with what a thread waits for others of the interpreter."""
 
 
 @pytest.fixture
@@ -62,21 +64,21 @@ class Case:
     def model(self) -> Any:
         return self._model or self.open()
 
-    def passes(self, attempts: int = 1, **options: Any) -> float:
+    def passes(self, attempts: int = 1, **options: Any) -> Took:
         """The seconds of a call that gives the right answer after so many attempts."""
-        begun = time.monotonic()
+        watch = Stopwatch()
         prediction = self.model.predict(X, **options)
-        seconds = time.monotonic() - begun
+        took = watch.took()
         assert prediction.array.tolist() == (2 * X).tolist()
         assert prediction.attempts == attempts
-        return seconds
+        return took
 
     def fails(self, kind: type[aiaas.AiaasError], within: float = SLACK, **options: Any) -> Any:
         """The error of a call that fails, within so many seconds."""
-        begun = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(kind) as caught:
             self.model.predict(X, **options)
-        assert time.monotonic() - begun < within
+        assert watch.took() < within
         assert type(caught.value) is kind
         assert self.server.address in str(caught.value) or str(self.server.port) in str(caught.value)
         return caught.value
@@ -84,6 +86,26 @@ class Case:
     def close(self) -> None:
         for model in self._models:
             model.close()
+
+
+class Held:
+    """A right answer that comes when the test says so, 20 s later at most."""
+
+    def __init__(self) -> None:
+        self._told = threading.Event()
+        self.fault = Fault("held", self._act)
+        self.let_go = self._told.set
+
+    def _act(self, exchange: Exchange) -> None:
+        self._told.wait(20)
+        answer().act(exchange)
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    made = Held()
+    yield made
+    made.let_go()
 
 
 @pytest.fixture
@@ -111,9 +133,9 @@ def hung_up() -> Callable[..., None]:
     """Waits until the client has hung up on a connection, a second at most."""
 
     def check(connected: Any, within: float = 1.0) -> None:
-        end = time.monotonic() + within
+        watch = Stopwatch()
         while connected.ended is None:
-            assert time.monotonic() < end, "the client didn't hang up"
+            assert watch.took() < within, "the client didn't hang up"
             time.sleep(0.01)
 
     return check

@@ -7,14 +7,13 @@ import logging
 import os
 import pickle
 import random
-import signal
 import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ import pytest
 
 import aiaas_sdk as aiaas
 from aiaas_sdk.testing.faults import Fault, FaultServer, answer, cut, drip, page, reset, slow, stall, status
+from tests.stopwatch import Stopwatch, unhurried
+from tests.waiting import ctrl_c, reached, until
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 BIG = np.zeros((1 << 22, 3), np.float32)
@@ -60,11 +61,11 @@ async def cancelled(task: asyncio.Task[Any]) -> None:
     task.cancel()
     await asyncio.sleep(0)
     task.cancel()
-    begun = time.monotonic()
+    watch = Stopwatch()
     with pytest.raises(asyncio.CancelledError) as caught:
         await task
     assert type(caught.value) is asyncio.CancelledError
-    assert time.monotonic() - begun < 0.1
+    assert watch.took() < 0.1
 
 
 # ---------------------------------------------------------------- X01
@@ -77,7 +78,8 @@ async def test_x01_a_cancelled_call_ends_at_once_and_leaves_nothing(
         server.clear()
         server.script([STAGES[stage]])
         task = asyncio.create_task(model.predict(BIG if stage == "sending" else X))
-        await asyncio.sleep(0.2)
+        await reached(lambda: server.connections if stage == "sending" else server.requests)
+        await asyncio.sleep(0.1)
         await cancelled(task)
         kept = stage == "asleep before a retry"
         await asyncio.to_thread(lambda: None if kept else hung_up(server.connections[0]))
@@ -106,23 +108,26 @@ async def test_x01_while_opening_and_the_next_call_opens(server: FaultServer) ->
     server.on("metadata", stall())
     model = aiaas.load_async(server.address, timeout=60, **WARY)
     task = asyncio.create_task(model.predict(X))
-    await asyncio.sleep(0.2)
+    await reached(lambda: server.of("metadata"))
     await cancelled(task)
     assert (await model.predict(X)).attempts == 1
     await model.aclose()
 
 
 @pytest.mark.parametrize("limits", [{"concurrency": 1}, {"connections": 1}], ids=["concurrency", "connections"])
-async def test_x01_while_waiting_for_a_slot_which_is_not_lost(server: FaultServer, limits: dict[str, Any]) -> None:
+async def test_x01_while_waiting_for_a_slot_which_is_not_lost(
+    server: FaultServer, held: Any, limits: dict[str, Any]
+) -> None:
     async with aiaas.load_async(server.address, timeout=60, limits=aiaas.Limits(**limits)) as model:
-        server.on("predict", slow(0.6))
+        server.on("predict", held.fault)
         first = asyncio.create_task(model.predict(X))
-        await asyncio.sleep(0.1)
+        await reached(lambda: server.of("predict"))
         waiting = [asyncio.create_task(model.predict(X)) for _ in range(5)]
         await asyncio.sleep(0.1)
         assert len(server.of("predict")) == 1
         for task in waiting:
             await cancelled(task)
+        held.let_go()
         assert (await first).attempts == 1
         assert (await model.predict(X)).attempts == 1
         assert len(server.of("predict")) == 2
@@ -131,13 +136,13 @@ async def test_x01_while_waiting_for_a_slot_which_is_not_lost(server: FaultServe
 async def test_x01_while_waiting_for_its_turn_which_the_next_one_gets(server: FaultServer) -> None:
     limits = aiaas.Limits(requests_per_second=2)
     async with aiaas.load_async(server.address, timeout=60, limits=limits) as model:
-        begun = time.monotonic()
+        watch = Stopwatch()
         waiting = [asyncio.create_task(model.predict(X)) for _ in range(5)]
         await asyncio.sleep(0.05)
         for task in reversed(waiting):
             await cancelled(task)
         await model.predict(X)
-        assert time.monotonic() - begun < 1
+        assert watch.took() < 1
 
 
 @pytest.mark.slow
@@ -161,59 +166,48 @@ async def test_x01_five_thousand_cancelled_calls_cost_no_slot(server: FaultServe
 
 
 # ---------------------------------------------------------------- X02
-@pytest.fixture
-def interrupt() -> Iterator[Any]:
-    """Presses Ctrl-C after so many seconds."""
-    timers: list[threading.Timer] = []
-
-    def press(after: float) -> None:
-        timers.append(threading.Timer(after, os.kill, (os.getpid(), signal.SIGINT)))
-        timers[-1].start()
-
-    yield press
-    for timer in timers:
-        timer.join()
-
-
-def interrupted(model: Any, interrupt: Any, x: Any = X) -> None:
-    begun = time.monotonic()
-    interrupt(0.2)
-    with pytest.raises(KeyboardInterrupt) as caught:
+def interrupted(model: Any, when: Callable[[], Any], x: Any = X) -> None:
+    with ctrl_c(when) as pressed, pytest.raises(KeyboardInterrupt) as caught:
         model.predict(x)
+    took = pressed[0].took()
     assert type(caught.value) is KeyboardInterrupt
-    assert time.monotonic() - begun < 0.2 + 0.3
+    assert took < 0.3
 
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("timeout", [60, None])
 def test_x02_ctrl_c_ends_a_call_at_once_and_the_model_is_usable(
-    server: FaultServer, interrupt: Any, hung_up: Any, stage: str, timeout: float | None
+    server: FaultServer, hung_up: Any, stage: str, timeout: float | None
 ) -> None:
     server.on("metadata", Fault("close", _closing))
     with aiaas.load(server.address, timeout=timeout, **WARY) as model:
         server.clear()
         server.script([STAGES[stage]])
-        interrupted(model, interrupt, BIG if stage == "sending" else X)
+        if stage == "sending":
+            interrupted(model, lambda: server.connections, BIG)
+        else:
+            interrupted(model, lambda: server.requests)
         if stage == "asleep before a retry":
             return
         hung_up(server.connections[0])
         assert model.predict(X).array.tolist() == (2 * X).tolist()
 
 
-def test_x02_while_connecting(full: str, interrupt: Any) -> None:
+def test_x02_while_connecting(full: str) -> None:
     model = aiaas.load(full, timeout=60)
-    interrupted(model, interrupt)
+    interrupted(model, lambda: True)
     model.close()
 
 
-def test_x02_while_waiting_for_a_slot(server: FaultServer, interrupt: Any) -> None:
+def test_x02_while_waiting_for_a_slot(server: FaultServer, held: Any) -> None:
     limits = aiaas.Limits(concurrency=1)
     with aiaas.load(server.address, timeout=60, limits=limits) as model:
-        server.on("predict", slow(0.8))
+        server.on("predict", held.fault)
         thread = threading.Thread(target=model.predict, args=(X,))
         thread.start()
-        time.sleep(0.1)
-        interrupted(model, interrupt)
+        until(lambda: server.of("predict"))
+        interrupted(model, lambda: True)
+        held.let_go()
         thread.join()
         assert model.predict(X).attempts == 1
         assert len(server.of("predict")) == 2
@@ -331,10 +325,11 @@ def test_x05_r30_a_process_that_just_ends_ends_well_and_quietly(server: FaultSer
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
     ended = time.time()
     assert done.returncode == 0
-    lines = [line for line in done.stderr.splitlines() if "ResourceWarning" not in line and "tracemalloc" not in line]
+    words = unhurried(done.stderr).splitlines()
+    lines = [line for line in words if "ResourceWarning" not in line and "tracemalloc" not in line]
     assert lines == []
     if done.stdout:
-        assert ended - float(done.stdout) < 2
+        assert ended - float(done.stdout) < 5
 
 
 # ---------------------------------------------------------------- X06
@@ -417,14 +412,14 @@ def test_x07_r08_a_forward_pass_past_its_deadline_fails_on_time_and_keeps_its_sl
     slow_input = np.array([[0.7, fails, 0]], np.float32)
     with load(str(sleeper)) as model, caplog.at_level(logging.WARNING, "aiaas_sdk"):
         model.predict(X * 0)
-        begun = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(aiaas.DeadlineExceededError):
             model.predict(slow_input, timeout=0.2)
-        assert time.monotonic() - begun < 0.2 + 0.25
+        assert watch.took() < 0.2 + 0.25
         with pytest.raises(aiaas.DeadlineExceededError):
             model.predict(np.array([[0.01, 0, 0]], np.float32), timeout=0.2)
         assert model.predict(np.array([[0.01, 0, 0]], np.float32), timeout=5).array[0, 0] == np.float32(0.02)
-        assert time.monotonic() - begun >= 0.7
+        assert watch.took() >= 0.7
         assert max(OVERLAPS) == 1
         late = [record.getMessage() for record in caplog.records if "abandoned" in record.getMessage()]
         assert len([line for line in late if "failed" in line]) == fails

@@ -10,7 +10,7 @@ import asyncio
 import gc
 import multiprocessing
 import threading
-import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ import pytest
 import aiaas_sdk as aiaas
 from aiaas_sdk.server import serve_in_thread
 from aiaas_sdk.testing.faults import FaultServer, slow, stall, status
+from tests.stopwatch import Stopwatch
+from tests.waiting import reached, until
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -76,17 +78,18 @@ async def test_r33_cancelling_twice_in_a_body_costs_no_place(server: FaultServer
     limits = aiaas.Limits(**{limit: 10})
     async with aiaas.load_async(server.address, timeout=20, limits=limits) as model:
         server.on("predict", *[stall("body")] * 12)
-        for _ in range(12):
+        for number in range(12):
             task = asyncio.create_task(model.predict(X))
+            await reached(lambda number=number: len(server.of("predict")) > number)
             await asyncio.sleep(0.02)
             task.cancel()
             await asyncio.sleep(0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        begun = time.monotonic()
+        watch = Stopwatch()
         assert (await model.predict(X)).attempts == 1
-        assert time.monotonic() - begun < 1
+        assert watch.took() < 1
 
 
 @pytest.mark.parametrize("where", ["endpoint", "route", "here"])
@@ -100,15 +103,15 @@ async def test_r34_a_cancelled_task_group_sees_its_own_error_and_nothing_else(se
             server.on("predict", *[stall()] * 2)
             seen: list[BaseException] = []
             with pytest.raises(ExceptionGroup) as caught:
-                await _in_a_group(model, seen)
+                await _in_a_group(model, seen, lambda: where == "here" or len(server.of("predict")) == 2)
             assert [type(error) for error in caught.value.exceptions] == [KeyError]
             assert [type(error) for error in seen] == [asyncio.CancelledError] * 2
             assert (await model.predict(X)).attempts == (0 if where == "here" else 1)
             assert not other.of("predict")
 
 
-async def _in_a_group(model: Any, seen: list[BaseException]) -> None:
-    """Two tasks that call the model, and one that fails meanwhile."""
+async def _in_a_group(model: Any, seen: list[BaseException], when: Callable[[], Any]) -> None:
+    """Two tasks that call the model, and one that fails meanwhile, a little after something is so."""
 
     async def ask() -> None:
         try:
@@ -119,7 +122,8 @@ async def _in_a_group(model: Any, seen: list[BaseException]) -> None:
             raise
 
     async def fail() -> None:
-        await asyncio.sleep(0.15)
+        await reached(when)
+        await asyncio.sleep(0.1)
         raise KeyError("the group's own")
 
     async with asyncio.TaskGroup() as group:
@@ -172,7 +176,7 @@ def test_r37_one_thread_closes_while_another_is_in_flight(server: FaultServer) -
     server.on("predict", slow(0.4))
     thread = threading.Thread(target=lambda: outcomes.append(model.predict(X).array))
     thread.start()
-    time.sleep(0.1)
+    until(lambda: server.of("predict"))
     model.close()
     model.close()
     thread.join()

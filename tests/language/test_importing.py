@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -266,6 +267,24 @@ def _gguf(name: str) -> str:
     return name
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "m.safetensors"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "itself"])
+def test_d08_what_has_no_end_is_not_read(folder: Path, tmp_path: Path, name: str, kind: str) -> None:
+    """A link to a plain file is as the hub's own cache has it."""
+    file = folder / name
+    real = file.rename(tmp_path / name)
+    file.symlink_to(real)
+    assert import_model(folder, tmp_path / "linked").version == "1"
+    file.unlink()
+    if kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to("/dev/zero" if kind == "device" else file)
+    with pytest.raises((BundleError, InputError)):
+        import_model(folder, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
 @pytest.mark.parametrize("kind", ["F32", "F16", "Q8_0", "Q4_1"])
 def test_a_gguf_file(load: Load, folder: Path, tmp_path: Path, talker: str, kind: str) -> None:
     import_model(as_gguf(folder, tmp_path / "m.gguf", kind), tmp_path / "m")
@@ -335,4 +354,7 @@ def test_the_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert model.generate("count").text == "one two three four five six"
     assert "torch:models/talker@2" in run(str(folder), "torch:models/talker").stdout
     assert "there is no" in run("nothing", "models/x", code=3).stderr
-    assert "isn't one" in run(str(folder), "https://host/v2/models/x", code=2).stderr
+    assert (
+        "into a folder, and https://host/v2/models/x is none"
+        in run(str(folder), "https://host/v2/models/x", code=2).stderr
+    )

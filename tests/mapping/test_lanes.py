@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 import aiaas_sdk as aiaas
+from tests.stopwatch import Stopwatch
+from tests.waiting import reached
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -69,7 +71,8 @@ def test_a_model_here_is_asked_one_by_one(load: Any) -> None:
 def test_a_peer_that_refuses_gets_about_what_it_carries(
     load: Any, peer: Any, most: int, refusal: int, retry: Any
 ) -> None:
-    peer.delay, peer.most, peer.refusal = 0.02, most, refusal
+    # so long that a caller on a slow machine can keep so many under way
+    peer.delay, peer.most, peer.refusal = 0.01 * most, most, refusal
     assert answers(load(peer.url, retry=retry).map(rows(600), batch_size=2)) == doubled(600)
     half = len(peer.flying) // 2
     settled = peer.flying[half:]
@@ -238,12 +241,12 @@ def test_a_cancelled_map_leaves_no_task_and_no_call_behind(peer: Any) -> None:
                     pass
 
             task = asyncio.create_task(work())
-            await asyncio.sleep(0.1)
+            await reached(lambda: len(peer.flying) == 4)
             task.cancel()
-            begun = time.monotonic()
+            watch = Stopwatch()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert time.monotonic() - begun < 0.15
+            assert watch.took() < 0.15
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())
@@ -297,10 +300,10 @@ def test_ctrl_c_ends_it_at_once(peer: Any, tmp_path: Path, face: str) -> None:
         end = time.monotonic() + 20
         while peer.now < 4 and time.monotonic() < end:
             time.sleep(0.02)
-        begun = time.monotonic()
+        watch = Stopwatch()
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=15)
-        assert time.monotonic() - begun < 3
+        assert watch.took() < 3
     assert process.returncode not in (0, None)
     assert errors.rstrip().endswith("KeyboardInterrupt")
     peer.delay = 0.0

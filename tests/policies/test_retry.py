@@ -11,6 +11,7 @@ from aiaas_sdk.errors import (
     ConnectError,
     ConnectionLostError,
     ModelError,
+    ModelNotFoundError,
     RateLimitedError,
     UnavailableError,
 )
@@ -21,6 +22,11 @@ from aiaas_sdk.records.policies import Retry
 
 
 def attempt(call: Call, request: Request) -> Flow[Reply]:
+    return (yield from send(request))
+
+
+def counting(call: Call, request: Request) -> Flow[Reply]:
+    call.attempts += 1
     return (yield from send(request))
 
 
@@ -41,6 +47,18 @@ def play(failures: list[AiaasError], *, idempotent: bool = True, **settings: Any
             effect = flow.throw(left.pop(0)) if left else flow.send(Reply(200, {}))
         except StopIteration:
             return sends, pauses
+
+
+def test_an_error_counts_the_attempts_of_its_own_request() -> None:
+    """Opening a model asks the server, then for the model: a 404 of the second isn't attempt 2 of 3."""
+    call = Call("open", attempts=1)
+    flow = RetryPolicy(Retry(wait=0))(call, Request("GET", "http://127.0.0.1/"), counting)
+    assert isinstance(next(flow), Send)
+    assert isinstance(flow.throw(UnavailableError("busy", status=503)), Sleep)
+    assert isinstance(flow.send(None), Send)
+    with pytest.raises(ModelNotFoundError) as caught:
+        flow.throw(ModelNotFoundError("no such model", status=404))
+    assert (caught.value.attempts, call.attempts) == (2, 3)
 
 
 def test_what_may_pass_is_tried_again_with_growing_pauses() -> None:

@@ -55,7 +55,7 @@ def test_nothing_is_shared() -> None:
     ("value", "words"),
     [
         ([{"a": b"secret"}], "message 2 holds a bytes, which JSON hasn't"),
-        ({1: 2}, "message 2 has a name that is no text but a int"),
+        ({1: 2}, "message 2 has a name that is no text but an int"),
         ({"a": {"s"}}, "message 2 holds a set"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -87,3 +88,16 @@ def echo() -> Iterator[Client]:
         client = Client(url)
         yield client
         client.connection.close()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a model that does what its rows say; see `lab.py`. It is installed for this."""
+    folder = tmp_path_factory.mktemp("lab")
+    installed = folder / "aiaas_lab-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: aiaas-lab\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[aiaas_sdk.backends]\nlab = tests.server.lab\n")
+    sys.path.insert(0, str(folder))
+    yield "lab:"
+    sys.path.remove(str(folder))

@@ -13,6 +13,7 @@ import pytest
 
 from aiaas_sdk.server.bodies import LeftError, read_body
 from aiaas_sdk.server.errors import RefusedError
+from aiaas_sdk.server.heads import Head
 
 MIB = 1024**2
 
@@ -27,8 +28,8 @@ def read(*pieces: bytes, left: bool = False, limit: int = MIB, inflated: int = M
     async def receive() -> dict[str, Any]:
         return messages.pop(0)
 
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return asyncio.run(read_body(named, receive, limit=limit, inflated=inflated, head="x-head"))
+    head = Head([(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()])
+    return asyncio.run(read_body(head, receive, limit=limit, inflated=inflated))
 
 
 @pytest.mark.parametrize("length", [{}, {"content_length": "6"}])
@@ -39,7 +40,7 @@ def test_pieces_become_one_body(length: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("head", range(0, 130, 13))
 def test_what_lies_behind_the_head_is_aligned(head: int) -> None:
-    body = read(bytes(100), bytes(100), content_length="200", x_head=str(head))
+    body = read(bytes(100), bytes(100), content_length="200", inference_header_content_length=str(head))
     assert np.frombuffer(body, np.uint8)[head:].ctypes.data % 64 == 0
 
 

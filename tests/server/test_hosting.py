@@ -76,6 +76,10 @@ def test_an_option_reaches_those_who_take_it_and_must_concern_somebody() -> None
         names("echo:", device="cpu")
     with pytest.raises(ConfigError, match="devise"):
         names("echo:", devise="cpu")
+    with pytest.raises(ConfigError, match=r"unknown option 'max_batch_row'\. Did you mean 'max_batch_rows'"):
+        create_app(["echo:"], max_batch_row=1)  # type: ignore[call-arg]
+    with aiaas.load("echo:") as model, pytest.raises(ConfigError, match="a target is a Model"):
+        create_app([model])  # type: ignore[list-item]
 
 
 def test_a_name_of_the_settings_can_be_served(monkeypatch: pytest.MonkeyPatch, serving: Any) -> None:
@@ -168,3 +172,15 @@ def test_a_bundle_that_was_changed_ends_the_start(repository: Path, tmp_path: Pa
         file.write(b"\0")
     with pytest.raises(aiaas.BundleError), serve_in_thread([str(tmp_path)]):
         pass
+
+
+@pytest.mark.slow
+def test_several_programs_are_opened_at_once(tmp_path: Path, serving: Any) -> None:
+    torch = pytest.importorskip("torch")
+    names = ["a", "b", "c", "d", "e"]
+    for name in names:
+        aiaas.save(torch.nn.Linear(3, 2), tmp_path / name, example=np.ones((1, 3), np.float32))
+    client = serving(str(tmp_path))
+    for name in names:
+        with aiaas.load(f"{client.url}/v2/models/{name}") as model:
+            assert model.predict(np.ones((4, 3), np.float32))["output"].shape == (4, 2)

@@ -74,7 +74,7 @@ def test_an_index_request_that_makes_no_sense_is_refused(echo: Any, body: bytes)
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("GET", "/nothing", 404),
         ("GET", "/v2/nothing", 404),
         ("GET", "/v2/models/none", 404),
         ("GET", "/v2/models/none/ready", 404),
@@ -86,7 +86,7 @@ def test_an_index_request_that_makes_no_sense_is_refused(echo: Any, body: bytes)
         ("GET", "/v2/models/..%2f..%2fetc", 404),
         ("GET", "/v2/models/%00%1b%0a", 404),
         ("POST", "/v2/models/one/load", 404),
-        ("POST", "/v2/repository/models/one/load", 404),
+        ("POST", "/v2/repository/models/one/load", 403),
         ("GET", "/v2/systemsharedmemory/status", 404),
         ("POST", "/v2/models/one", 405),
         ("GET", "/v2/models/one/infer", 405),
@@ -142,6 +142,13 @@ def test_nested_data_is_taken(echo: Any) -> None:
     assert echo("POST", INFER, {"inputs": [nested]}).document["outputs"] == [X]
 
 
+def test_an_output_of_a_model_that_announces_none_is_the_callers_mistake(echo: Any) -> None:
+    x = {"name": "x", "datatype": "FP32", "shape": [1], "data": [1.0]}
+    answer = echo("POST", "/v2/models/any/infer", {"inputs": [x], "outputs": [{"name": "y"}]})
+    assert answer.status == 400
+    assert "'y'" in answer.error
+
+
 def test_only_the_outputs_that_were_asked_for_come(echo: Any) -> None:
     asked = {"inputs": [X, S], "outputs": [{"name": "s"}]}
     assert echo("POST", "/v2/models/pair/infer", asked).document["outputs"] == [S]
@@ -169,7 +176,7 @@ def test_only_the_outputs_that_were_asked_for_come(echo: Any) -> None:
         ({"inputs": [{**X, "parameters": {"binary_data_size": 12}}]}, "both"),
         (ask(id=7), "id"),
         (ask(outputs=[{"name": "y"}]), "y"),
-        (ask(outputs=[{"name": "x", "parameters": {"classification": 2}}]), "classification"),
+        (ask(outputs=[{"name": "x", "parameters": {"classification": -2}}]), "classification"),
         (ask(outputs=[{"name": "x", "parameters": {"shared_memory_region": "r"}}]), "shared memory"),
         (ask(parameters={"triton_x": 1}), "reserved"),
         (ask(parameters={"timeout": "soon"}), "timeout"),

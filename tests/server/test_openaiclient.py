@@ -279,7 +279,7 @@ def test_errors_have_their_classes(
 def test_an_error_within_a_stream(told: dict[str, Any]) -> None:
     assert told["before"] == ["", "one ", "two "]
     assert told["mid-stream"]["class"] == "APIError"
-    assert "lost the thread" in told["mid-stream"]["message"]
+    assert "raised RuntimeError" in told["mid-stream"]["message"]
 
 
 def test_it_asks_again_when_it_was_told_to(told: dict[str, Any]) -> None:

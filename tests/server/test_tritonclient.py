@@ -90,10 +90,21 @@ chosen = infer("pair", pair, True, [triton.InferRequestedOutput("s")], request_i
 told["chosen"] = [chosen.as_numpy("x") is None, [v.hex() for v in chosen.as_numpy("s")], chosen.get_response()["id"]]
 told["version"] = infer("one", {"x": ("FP32", x)}, True, model_version="1").get_response()["model_version"]
 told["timeout"] = infer("one", {"x": ("FP32", x)}, True, timeout=5_000_000).as_numpy("x").tolist()
-for way in ("gzip", "deflate"):
-    packed = infer("one", {"x": ("FP32", x)}, True, request_compression_algorithm=way,
-                   response_compression_algorithm=way)
-    told[way] = packed.as_numpy("x").tolist()
+WAYS = (None, "gzip", "deflate")
+many = np.arange(3000, dtype=np.float32).reshape(-1, 3)
+told["packed"] = []
+for there in WAYS:
+    for back in WAYS:
+        for binary in (True, False):
+            for wish in ([triton.InferRequestedOutput("x", binary_data=True)],
+                         [triton.InferRequestedOutput("x", binary_data=False)], None):
+                answer = infer("one", {"x": ("FP32", many)}, binary, wish, request_compression_algorithm=there,
+                               response_compression_algorithm=back)
+                told["packed"].append([there, back, binary, alike(answer.as_numpy("x"), many)])
+best = infer("one", {"x": ("FP32", x)}, True, [triton.InferRequestedOutput("x", class_count=2)])
+told["classes"] = [[v.decode() for v in row] for row in best.as_numpy("x")]
+told["config"] = client.get_model_config("one")
+told["statistics"] = client.get_inference_statistics("one")
 large = np.random.default_rng(0).random((1_000_000, 3), dtype=np.float32)
 told["large"] = alike(infer("one", {"x": ("FP32", large)}, True).as_numpy("x"), large)
 
@@ -104,7 +115,6 @@ told["errors"] = {
     "name": error(lambda: infer("one", {"y": ("FP32", x)}, False)),
     "datatype": error(lambda: infer("one", {"x": ("INT32", x.astype(np.int32))}, True)),
     "output": error(lambda: infer("one", {"x": ("FP32", x)}, True, [triton.InferRequestedOutput("z")])),
-    "class": error(lambda: infer("one", {"x": ("FP32", x)}, True, [triton.InferRequestedOutput("x", class_count=2)])),
     "load": error(lambda: client.load_model("one")),
 }
 client.close()
@@ -143,9 +153,18 @@ def test_selections_versions_and_ids(told: dict[str, Any]) -> None:
     assert told["timeout"] == [[0, 1, 2], [3, 4, 5]]
 
 
-@pytest.mark.parametrize("way", ["gzip", "deflate"])
-def test_packed_requests(told: dict[str, Any], way: str) -> None:
-    assert told[way] == [[0, 1, 2], [3, 4, 5]]
+def test_packed_both_ways_with_any_form_of_tensors(told: dict[str, Any]) -> None:
+    assert len(told["packed"]) == 54
+    assert [case for case in told["packed"] if case[-1] is not True] == []
+
+
+def test_classes_config_and_statistics(told: dict[str, Any]) -> None:
+    assert told["classes"] == [["2.0:2", "1.0:1"], ["5.0:2", "4.0:1"]]
+    assert told["config"]["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [3]}]
+    assert told["config"]["max_batch_size"] > 0
+    [statistics] = told["statistics"]["model_stats"]
+    assert (statistics["name"], statistics["version"]) == ("one", "1")
+    assert statistics["inference_count"] > 1000
 
 
 def test_a_large_tensor(told: dict[str, Any]) -> None:
@@ -161,8 +180,7 @@ def test_a_large_tensor(told: dict[str, Any]) -> None:
         ("name", "400", "y"),
         ("datatype", "400", "INT32"),
         ("output", "400", "z"),
-        ("class", "400", "classification"),
-        ("load", "404", "path"),
+        ("load", "403", "management"),
     ],
 )
 def test_errors_can_be_read(told: dict[str, Any], name: str, status: str, says: str) -> None:

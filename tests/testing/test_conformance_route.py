@@ -20,5 +20,6 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
         yield replace(told, address=["http://127.0.0.1:9/v2/models/main", "right:"], options={"retry": None})
 
 
+@pytest.mark.slow
 class TestRoute(Conformance):
     pass

@@ -31,6 +31,7 @@ def made(folder: Path, **config: object) -> str:
     return address
 
 
+@pytest.mark.slow
 class TestGenerating(Conformance):
     @pytest.fixture(scope="class")
     @classmethod
@@ -38,6 +39,7 @@ class TestGenerating(Conformance):
         return Subject(made(tmp_path_factory.mktemp("generating")), inputs=tokens)
 
 
+@pytest.mark.slow
 class TestEmbedding(Conformance):
     @pytest.fixture(scope="class")
     @classmethod

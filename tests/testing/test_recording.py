@@ -283,7 +283,8 @@ def test_an_error_is_the_same_when_it_is_replayed(load: Any, file: Path) -> None
     with recording(file):
         again = fail()
     for name in ("message", "hint", "address", "status", "retryable", "retry_after", "attempts", "allowed", "timeout"):
-        assert getattr(again, name) == pytest.approx(getattr(first, name)), name
+        assert getattr(again, name) == getattr(first, name), name
+    assert again.timeout == 5
     assert again.request_id == "recorded"
     assert again is not first
 
@@ -359,7 +360,7 @@ def test_a_miss_says_what_differs(load: Any, file: Path, inputs: Any, options: A
         with pytest.raises(aiaas.UnsupportedOperationError, match=words) as caught:
             model.predict(inputs, **options)
         model.predict({"x": X})
-    assert "99" not in str(caught.value)  # no contents in errors
+    assert "99" not in str(caught.value).replace(str(file), "")  # no contents in errors
     assert caught.value.message.startswith(f"{file} has no call like this: predict of echo:")
 
 

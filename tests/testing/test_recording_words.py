@@ -452,7 +452,7 @@ def test_a_tools_own_contents_are_not_shown(load: Any, file: Path) -> None:
         )
         with pytest.raises(aiaas.UnsupportedOperationError, match="arguments amount differs"):
             model.generate(asked("Smith", 7431.0))
-    assert "743" not in str(caught.value)
+    assert "743" not in str(caught.value).replace(str(file), "")
     assert "Smy" not in str(caught.value)
 
 

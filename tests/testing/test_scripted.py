@@ -220,11 +220,11 @@ def test_an_answer_for_another_verb_is_not_given(load: Any) -> None:
 @pytest.mark.parametrize(
     ("add", "words"),
     [
-        (lambda script: script.say(5), "the text is a int"),
+        (lambda script: script.say(5), "the text is an int"),
         (lambda script: script.say(tool_calls=[{"name": "search"}]), "a tool call is a dict.*ToolCall"),
         (lambda script: script.say("a", after=-1), "seconds"),
         (lambda script: script.stream("hello"), "the pieces of a stream are one text"),
-        (lambda script: script.stream(["a", 5]), "a piece of a stream is a int"),
+        (lambda script: script.stream(["a", 5]), "a piece of a stream is an int"),
         (lambda script: script.stream(["a"], then=ValueError("no")), "raises no ValueError"),
         (lambda script: script.embed([1.0, 2.0]), r"the shape \[2\].*one row a text"),
         (lambda script: script.embed([[1.0], [2.0, 3.0]]), "one length"),

@@ -51,19 +51,19 @@ class Server:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection:
-            connection.settimeout(10)
-            try:
+        try:
+            with connection:
+                connection.settimeout(10)
                 if self._context is None:
                     self._answer(connection)
                     return
                 with self._context.wrap_socket(connection, server_side=True) as secured:
                     self._answer(secured)
-            except OSError:
-                return
-            finally:
-                with self._guard:
-                    self.open -= 1
+        except OSError:
+            return
+        finally:
+            with self._guard:
+                self.open -= 1
 
     def close(self) -> None:
         self._listener.close()

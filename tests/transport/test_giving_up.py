@@ -21,6 +21,7 @@ from aiaas_sdk.errors import DeadlineExceededError
 from aiaas_sdk.flow import Request
 from aiaas_sdk.records.network import Network
 from aiaas_sdk.transport import AsyncHttpSender, HttpSender, awaited, plain
+from tests.stopwatch import Stopwatch
 from tests.transport.test_tls import certificate
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -104,28 +105,28 @@ def test_x01_a_cancelled_call_comes_back_at_once_hangs_up_and_gives_its_place_ba
         task.cancel("enough")
         await asyncio.sleep(0)
         task.cancel("twice")
-        begun = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert time.monotonic() - begun < 0.1
+        assert watch.took() < 0.1
         with pytest.raises(DeadlineExceededError) as caught:  # as far as the first one came, so it has the one place
             await sender.send(stage.request, soon(0.1))
         assert "waiting for a connection" not in str(caught.value)
 
     asyncio.run(use())
-    assert stage.gone is None or stage.gone.wait(1.5)
+    assert stage.gone is None or stage.gone.wait(10)
     sender.close()
 
 
 def test_x02_ctrl_c_comes_through_at_once_and_the_sender_works_on(stage: Stage, server: Any, answering: Any) -> None:
     sender, one = HttpSender(), server(answering(OK))
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-    begun = time.monotonic()
+    watch = Stopwatch()
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         sender.send(stage.request, None)
-    assert time.monotonic() - begun < 0.5
-    assert stage.gone is None or stage.gone.wait(1.5)
+    assert watch.took() < 0.5
+    assert stage.gone is None or stage.gone.wait(10)
     with pytest.raises(DeadlineExceededError) as caught:
         sender.send(stage.request, soon(0.1))
     assert "waiting for a connection" not in str(caught.value)
@@ -171,5 +172,5 @@ def test_x01_leaving_a_stream_in_a_cancelled_task_hangs_up(stage: Stage) -> None
 
     asyncio.run(use())
     assert stage.gone is not None
-    assert stage.gone.wait(1.5)
+    assert stage.gone.wait(10)
     sender.close()

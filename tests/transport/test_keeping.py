@@ -19,6 +19,7 @@ import pytest
 from aiaas_sdk.errors import ConnectionLostError, DeadlineExceededError
 from aiaas_sdk.flow import Reply, Request
 from aiaas_sdk.transport import AsyncHttpSender, HttpSender, idle
+from tests.waiting import until
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -39,12 +40,12 @@ def test_one_connection_serves_one_request_after_another(server: Any, send: Any,
     assert one.seen == 1
 
 
-def test_a_connection_that_the_peer_closed_is_replaced_silently(serve: Any, send: Any, replying: Any) -> None:
+def test_a_connection_that_the_peer_closed_is_replaced_silently(server: Any, send: Any, replying: Any) -> None:
     """N07."""
-    url = serve(replying(OK))
+    one = server(replying(OK))
     for _ in range(5):
-        assert bytes(send(Request("POST", url, {}, (b"x",), idempotent=False)).body) == b"ok"
-        time.sleep(0.05)
+        assert bytes(send(Request("POST", one.url, {}, (b"x",), idempotent=False)).body) == b"ok"
+        until(lambda: one.open == 0)
 
 
 @pytest.mark.parametrize("idempotent", [True, False])
@@ -71,6 +72,7 @@ def test_a_kept_connection_that_ends_under_the_request_is_replaced_once_if_that_
         assert (one.seen, len(requests)) == (1, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pause", [0.04, 0.03], ids=["after", "about"])
 def test_r09_idle_connections_that_the_peer_closes_fail_no_call(
     server: Any, send: Any, taken: Any, pause: float
@@ -128,8 +130,7 @@ def test_the_plain_and_the_awaited_face_share_their_connections(server: Any, ans
     assert one.seen == 1
     sender.close()
     assert asyncio.run(fetch(sender.awaited, one.url)) == b"ok"
-    time.sleep(0.05)
-    assert one.open == 0
+    until(lambda: one.open == 0)
 
 
 def test_a_new_connection_that_ends_is_not_replaced(server: Any, send: Any) -> None:
@@ -150,9 +151,9 @@ def test_a_connection_on_which_too_much_came_is_not_used_again(server: Any, send
 
 def test_a_connection_that_missed_its_deadline_is_not_used_again(server: Any, send: Any, answering: Any) -> None:
     """N10."""
-    one = server(answering(OK, pause=0.2))
+    one = server(answering(OK, pause=0.4))
     with pytest.raises(DeadlineExceededError):
-        send(Request("GET", one.url), 0.1)
+        send(Request("GET", one.url), 0.2)
     assert bytes(send(Request("GET", one.url)).body) == b"ok"
     assert one.seen == 2
 
@@ -257,7 +258,7 @@ asyncio.run(use())
     begun = time.monotonic()
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 15
 
 
 def _half(connection: socket.socket) -> None:
@@ -322,8 +323,7 @@ def test_senders_that_are_dropped_leave_neither_warnings_nor_sockets(serve: Any,
         loop.run_until_complete(fetch(AsyncHttpSender(), url))
         loop.close()
         gc.collect()
-    time.sleep(0.2)  # the server's ends
-    assert open_files() <= before + 2
+    until(lambda: open_files() <= before + 2)  # the server's ends close a little later
 
 
 def test_close_comes_from_a_loop_or_from_outside_and_twice(serve: Any, answering: Any) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aiaas_sdk.errors import ConnectionLostError, ProtocolError
 from aiaas_sdk.flow import Request
@@ -191,3 +193,77 @@ def test_h11_parses_where_httptools_is_missing(monkeypatch: pytest.MonkeyPatch) 
     assert isinstance(make_parser(), FastParser)
     monkeypatch.setitem(sys.modules, "httptools", None)
     assert isinstance(make_parser(), PlainParser)
+
+
+# ---------------------------------------------------------------- one answer after another
+BODIES = st.binary(max_size=40)
+HEADS = st.sampled_from(
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: a\r\ncontent-length: %d\r\n" + LENGTH.encode() + b": 3\r\n\r\n",
+        b"HTTP/1.1 503 No\r\ncontent-length: %d\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n",
+        b"HTTP/1.1 100 Wait\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n",
+        b"HTTP/1.1 204 No\r\ncontent-length: %d\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\ncontent-length: 2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+    ]
+)
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[tuple[str, bool, list[bytes]]]:
+    """Requests on one connection, and the bytes that come for each, cut anywhere."""
+    heads = draw(st.lists(HEADS, min_size=1, max_size=2))
+    found = []
+    for _ in range(draw(st.integers(2, 5))):
+        head, body, more = draw(st.sampled_from(heads)), draw(BODIES), draw(st.sampled_from([b"", b"", b"", b"x"]))
+        text = (head % len(body) if b"%d" in head else head) + body + more
+        cut = draw(st.one_of(st.just(len(text)), st.integers(0, len(text))))
+        pieces = [piece for piece in (text[:cut], text[cut:]) if piece]
+        found.append((draw(st.sampled_from(["GET", "GET", "GET", "HEAD"])), draw(st.booleans()), pieces))
+    return found
+
+
+@given(conversations())
+@settings(max_examples=400, deadline=None)
+def test_an_answer_is_read_as_it_is_whatever_came_before_it(talk: list[tuple[str, bool, list[bytes]]]) -> None:
+    kept = FastParser()
+    for method, whole, pieces in talk:
+        seen = told(kept, method, whole, pieces)
+        assert seen == told(FastParser(), method, whole, pieces)
+        if not seen[-1]:  # with its connection, that's the end of the parser
+            kept = FastParser()
+
+
+def told(parser: FastParser, method: str, whole: bool, pieces: list[bytes]) -> tuple[Any, ...]:
+    """All that an answer tells, and whether the connection goes on."""
+    answer = Answer(Request(method, "http://h/", align=LENGTH), whole)
+    parser.begin(answer, method)
+    try:
+        for piece in pieces:
+            if answer.done:
+                return ("ended early", False)
+            if answer.room is not None:
+                return ("the rest goes past the parser", bytes(answer.room)[:0], False)
+            answer.arrived(len(piece))
+            parser.feed(piece)
+            answer.check()
+    except ProtocolError as error:
+        return (str(error), False)
+    state = (answer.status, dict(answer.headers), answer.headed, answer.done, bytes(answer.taken()))
+    found = answer.reply().body if answer.done and whole else b""
+    behind = int(answer.headers.get(LENGTH, "0"))
+    if len(found) > behind:
+        assert np.frombuffer(found, np.uint8)[behind:].ctypes.data % 16 == 0
+        assert not memoryview(found).readonly
+    return (*state, bytes(found), answer.reusable and answer.done)
+
+
+def test_a_head_that_came_before_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    parser, parsed = FastParser(), []
+    monkeypatch.setattr(parser, "_parse", lambda data, parse=parser._parse: (parsed.append(data), parse(data)))
+    for body in (b"ab", b"cd", b"ef"):
+        seen = told(parser, "GET", True, [b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n" + body])
+        assert seen[-2:] == (body, True)
+    assert len(parsed) == 1

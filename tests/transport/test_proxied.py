@@ -27,6 +27,7 @@ from aiaas_sdk.errors import (
 from aiaas_sdk.flow import Request
 from aiaas_sdk.records.network import Network
 from aiaas_sdk.transport import AsyncHttpSender
+from tests.stopwatch import Stopwatch
 from tests.transport.test_tls import asking, certificate, serving
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -124,16 +125,17 @@ def test_large_bodies_go_both_ways_and_lie_aligned(place: Any, send: Any, taken:
 
 
 def test_streams_come_piece_by_piece(place: Any, send: Any, proxy: Proxy) -> None:
+    heard = threading.Event()
+
     def answer(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n")
-        time.sleep(0.3)
+        heard.wait(10)  # longer than the client has patience
         connection.sendall(b"3\r\ntwo\r\n0\r\n\r\n")
 
     reply = send.open(Request("GET", place(answer).url))
-    begun = time.monotonic()
     assert send.read(reply) == b"one"
-    assert time.monotonic() - begun < 0.2
+    heard.set()
     assert (send.read(reply), send.read(reply)) == (b"two", b"")
     send.release(reply)
 
@@ -153,11 +155,11 @@ def test_a_peer_that_drips_cannot_outlive_the_deadline(place: Any, send: Any, pr
             ended.set()
 
     one = place(answer)
-    begun = time.monotonic()
+    watch = Stopwatch()
     with pytest.raises((DeadlineExceededError, ProtocolError)):
         send(Request("GET", one.url), 0.5)
-    assert time.monotonic() - begun < 0.75
-    assert ended.wait(3)
+    assert watch.took() < 0.75
+    assert ended.wait(10)
 
 
 def test_a_cancelled_call_comes_back_at_once_and_hangs_up(place: Any, proxy: Proxy) -> None:
@@ -174,13 +176,13 @@ def test_a_cancelled_call_comes_back_at_once_and_hangs_up(place: Any, proxy: Pro
         task = asyncio.create_task(sender.send(Request("GET", url), None))
         await asyncio.sleep(0.4)
         task.cancel()
-        begun = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert time.monotonic() - begun < 0.1
+        assert watch.took() < 0.1
 
     asyncio.run(use())
-    assert gone.wait(2)
+    assert gone.wait(10)
     sender.close()
 
 

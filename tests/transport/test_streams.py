@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from aiaas_sdk.errors import ClosedError, ConnectionLostError, DeadlineExceededError, ProtocolError
 from aiaas_sdk.flow import Request
+from tests.stopwatch import Stopwatch
+from tests.waiting import until
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nx-a: b\r\n\r\n"
 END = b"0\r\n\r\n"
@@ -27,15 +30,16 @@ def rest(send: Any, reply: Any) -> bytes:
 
 
 def test_the_head_comes_before_the_body_does(serve: Any, send: Any) -> None:
+    headed = threading.Event()
+
     def answer(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(CHUNKED)
-        time.sleep(0.3)
+        headed.wait(10)  # longer than the client has patience
         connection.sendall(chunk(b"one") + chunk(b"two") + END)
 
-    begun = time.monotonic()
     reply = send.open(Request("GET", serve(answer)))
-    assert time.monotonic() - begun < 0.2
+    headed.set()
     assert (reply.status, reply.headers["x-a"], bytes(reply.body)) == (200, "b", b"")
     assert rest(send, reply) == b"onetwo"
     assert send.read(reply) == b""
@@ -68,11 +72,10 @@ def test_a_stream_left_early_closes_the_connection(server: Any, send: Any) -> No
 
     reply = send.open(Request("GET", server(answer).url))
     assert send.read(reply) == b"one"
+    watch, released = Stopwatch(), time.monotonic()
     send.release(reply)
-    released = time.monotonic()
-    time.sleep(0.2)
-    assert ends
-    assert ends[0] - released < 0.2
+    until(lambda: ends)
+    assert watch.took(ends[0] - released) < 0.2
     with pytest.raises(ClosedError):
         send.read(reply)
 
@@ -91,10 +94,10 @@ def test_a_silent_stream_is_left_on_time(serve: Any, send: Any) -> None:
         connection.recv(65536)
 
     reply = send.open(Request("GET", serve(answer)))
-    begun = time.monotonic()
+    watch = Stopwatch()
     with pytest.raises(DeadlineExceededError):
         send.read(reply, 0.3)
-    assert 0.25 < time.monotonic() - begun < 0.5
+    assert 0.25 < watch.took() < 0.5
     send.release(reply)
 
 

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from aiaas_sdk.errors import InputError, ProtocolError
 from aiaas_sdk.tensors import DATATYPES, Tensor
+from aiaas_sdk.wire import heads, oip
+from aiaas_sdk.wire.layouts import MOST, Layouts
 from aiaas_sdk.wire.oip import (
     HEADER_LENGTH,
+    InferRequest,
     InferResponse,
     Message,
     decode_request,
@@ -173,3 +176,109 @@ def test_null_and_nan_are_numbers_that_are_missing() -> None:
     body = b'{"id":null,"parameters":null,"outputs":[' + output + b"]}"
     values = decode_response({}, memoryview(body)).outputs["y"].array
     assert np.array_equal(values, np.array([np.nan, np.nan, 1], np.float32), equal_nan=True)
+
+
+# ---------------------------------------------------------------- layouts of answers before
+@st.composite
+def answers(draw: st.DrawFn) -> list[tuple[str, dict[str, str], bytes, list[str] | None]]:
+    """Answers of one model as they come: ids, headers, bodies, and what was asked for."""
+    forms = draw(st.lists(st.tuples(st.sampled_from(sorted(DATATYPES)), shapes), min_size=1, max_size=2))
+    found = []
+    for number in range(draw(st.integers(2, 4))):
+        sent = f"id-{number:04x}"
+        tensors = {f"y{at}": tensor_of(*form, draw(st.integers(0, 9))) for at, form in enumerate(forms)}
+        request = decode_request(
+            *received(
+                encode_request({"x": Tensor("FP32", np.zeros(1, np.float32))}, outputs=None, binary=True, id=sent)
+            )
+        )
+        headers, body = received(encode_response(InferResponse(model_name="m", outputs=tensors), request))
+        text = draw(
+            st.sampled_from(
+                [
+                    body.tobytes(),
+                    body.tobytes().replace(
+                        sent.encode(), draw(st.sampled_from([sent.encode(), b"id-0000", b"id-0001"]))
+                    ),
+                    body.tobytes()[: len(body) - draw(st.integers(0, 1))],
+                ]
+            )
+        )
+        at = draw(st.one_of(st.none(), st.integers(0, max(0, len(text) - 1))))
+        if at is not None and text and draw(st.booleans()):
+            text = text[:at] + draw(st.sampled_from([b"\0", b'"', b"9", b"}"])) + text[at + 1 :]
+        found.append((sent, headers, text, draw(st.sampled_from([None, list(tensors), ["y0"]]))))
+    return found
+
+
+@given(answers())
+@settings(max_examples=300, deadline=None)
+def test_an_answer_is_read_as_it_is_whatever_came_before_it(
+    came: list[tuple[str, dict[str, str], bytes, list[str] | None]],
+) -> None:
+    layouts = Layouts()
+    for sent, headers, body, outputs in came:
+        alone, again = (read(headers, body, id=sent, outputs=outputs, layouts=seen) for seen in (None, layouts))
+        assert type(alone) is type(again)
+        if isinstance(alone, str):
+            assert alone == again
+            continue
+        assert (alone.model_name, alone.model_version, alone.parameters) == (
+            again.model_name,
+            again.model_version,
+            again.parameters,
+        )
+        assert list(alone.outputs) == list(again.outputs)
+        assert all(same(alone.outputs[name], again.outputs[name]) for name in alone.outputs)
+
+
+def read(headers: dict[str, str], body: bytes, **asked: Any) -> InferResponse | str:
+    try:
+        return decode_response(headers, memoryview(bytearray(body)), **asked)
+    except ProtocolError as error:
+        return str(error)
+
+
+def test_what_is_remembered_of_answers_is_bounded_and_spares_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    layouts, parsed = Layouts(), []
+    parse = oip.parsed
+    monkeypatch.setattr(oip, "parsed", lambda head: (parsed.append(1), parse(head))[1])
+    for size in (*range(1, 100), 99, 99):
+        for number in range(2):
+            request = InferRequest(inputs={}, id=f"r{size}-{number}", binary_default=True, speaks_binary=True)
+            outputs = {"y": Tensor("FP32", np.full(size, number, np.float32))}
+            message = encode_response(InferResponse(model_name="m", outputs=outputs), request)
+            answer = decode_response(*received(message), id=request.id, layouts=layouts)
+            assert answer.outputs["y"].array.tolist() == [number] * size
+    assert len(parsed) == 99
+    assert len(layouts._known) <= MOST
+
+
+# ---------------------------------------------------------------- heads of answers before
+def test_an_answer_is_written_as_it_is_whatever_was_written_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oip, "_around", {})
+
+    def told(name: str, version: str | None, id: str | None, size: int, *, binary: bool = True) -> dict[str, Any]:
+        request = InferRequest(inputs={}, id=id, binary_default=binary)
+        outputs = {"y": Tensor("FP32", np.full(size, 0.5, np.float32)), "z": Tensor("INT8", np.ones(size, np.int8))}
+        headers, body = received(
+            encode_response(InferResponse(model_name=name, model_version=version, outputs=outputs), request)
+        )
+        length = int(headers.get(HEADER_LENGTH, len(body)))
+        assert bytes(body[length:]) == (b"\0\0\0\x3f" * size + b"\1" * size if binary else b"")
+        assert not binary or length % 64 == 0
+        found: dict[str, Any] = json.loads(bytes(body[:length]))
+        assert [output["shape"] for output in found.pop("outputs")] == [[size], [size]]
+        return found
+
+    for _ in range(2):
+        for id in ("7", "", 'a"b\\', "é", '"id":'):
+            assert told("m", "3", id, 2) == {"model_name": "m", "model_version": "3", "id": id}
+        assert told("m", "3", None, 2) == {"model_name": "m", "model_version": "3"}
+        assert told("m", None, "7", 2) == {"model_name": "m", "id": "7"}
+        assert told('n"', "3", "7", 4) == {"model_name": 'n"', "model_version": "3", "id": "7"}
+        assert told("m", "3", "8", 2, binary=False) == {"model_name": "m", "model_version": "3", "id": "8"}
+    assert len(oip._around) == 3
+    for size in range(2 * heads.MOST):
+        told("m", "3", "7", size)
+    assert len(oip._around) <= heads.MOST

@@ -18,13 +18,17 @@ from aiaas_sdk.errors import AddressError, BundleError, ConfigError, Unsupported
 from aiaas_sdk.flow import Flow, run
 from aiaas_sdk.records.call import Call
 from aiaas_sdk.records.chat import Chat, Embedded, Spoken
+from aiaas_sdk.records.explanation import Explained, Question
 from aiaas_sdk.records.model import ModelInfo
+from aiaas_sdk.records.training import Event, Fit
+from aiaas_sdk.rows import Data
 from aiaas_sdk.tensors import Tensor, datatype_of, storage
 
 if TYPE_CHECKING:
     import torch
 
     from aiaas_sdk.backends.torch.embedding import Encoder
+    from aiaas_sdk.backends.torch.explanation import Explainer
     from aiaas_sdk.backends.torch.generation import LanguageModel
 
 _DEVICE = re.compile(r"cpu|cuda(:\d+)?|mps")
@@ -44,7 +48,7 @@ class TorchBackend(LocalBackend):
         if not self.address.target:
             raise AddressError(f"{self.address} names no folder", hint="Write torch:PATH or torch:PATH@VERSION")
         device, dtype = self.options.get("device"), self.options.get("dtype")
-        if device is not None and not _DEVICE.fullmatch(device):
+        if device is not None and not (isinstance(device, str) and _DEVICE.fullmatch(device)):
             raise ConfigError(f"device is {device!r}", hint='Give "cpu", "cuda", "cuda:1" or "mps"')
         if dtype is not None and dtype not in DTYPES:
             raise ConfigError(f"dtype is {dtype!r}", hint=f"One of {', '.join(DTYPES)}")
@@ -52,6 +56,8 @@ class TorchBackend(LocalBackend):
         self._manifest = bundle.peek(self._located)
         language = self._manifest.language
         self._verbs = frozenset(("predict",)) | (LANGUAGE[language.task] if language else frozenset())
+        if self._manifest.program is None or "architecture" in self.options:
+            self._verbs |= {"fit"}
         if dtype and self._manifest.program and "architecture" not in self.options and dtype != self._manifest.dtype:
             raise UnsupportedOperationError(
                 f"{self.address} was saved as a program, whose dtype is {self._manifest.dtype}",
@@ -60,6 +66,15 @@ class TorchBackend(LocalBackend):
 
     def verbs(self) -> frozenset[str]:  # type: ignore[override]  # of this model, which its manifest tells
         return self._verbs
+
+    def unsupported(self, verb: str) -> UnsupportedOperationError:
+        refusal = super().unsupported(verb)
+        if verb == "fit" and self._manifest.program is not None:
+            refusal.hint = (
+                f"{refusal.hint}. It was saved as a program, which can't be trained: give its class, "
+                "load(..., architecture=CLASS), or register that with @aiaas.architecture and save it again"
+            )
+        return refusal
 
     # ------------------------------------------------------------ opening
     def open(self) -> ModelInfo:
@@ -75,12 +90,14 @@ class TorchBackend(LocalBackend):
         manifest = found.manifest
         where = f"{manifest.name}@{manifest.version}"
         self._forward = self._built(found, device, where)
+        if (module := getattr(self._forward, "module", None)) is not None and not list(module.parameters()):
+            self._verbs -= {"fit"}
         self._speaker, self._encoder = self._language(found, device, where)
         self._inputs = [tensor.name for tensor in manifest.inputs]
         self._outputs = {tensor.name: tensor.datatype for tensor in manifest.outputs}
         dtype = self.options.get("dtype") or manifest.dtype
         self._cast = getattr(torch, dtype) if self.options.get("dtype") not in (None, manifest.dtype) else None
-        return ModelInfo(
+        self._info = ModelInfo(
             name=manifest.name,
             version=manifest.version,
             versions=self._located.versions,
@@ -93,6 +110,9 @@ class TorchBackend(LocalBackend):
             metadata={
                 **manifest.metadata,
                 "digest": found.digest,
+                "parameters": found.numbers,
+                "size": found.size,
+                **({"signed_by": found.signed_by} if found.signed_by else {}),
                 "dtype": dtype,
                 "precision": _precision(torch, device),
                 "created": manifest.created,
@@ -101,6 +121,7 @@ class TorchBackend(LocalBackend):
                 **({"context": manifest.language.context} if manifest.language else {}),
             },
         )
+        return self._info
 
     def _device(self) -> torch.device:
         import torch
@@ -115,17 +136,15 @@ class TorchBackend(LocalBackend):
         return device
 
     def _built(self, found: bundle.Bundle, device: torch.device, where: str) -> Callable[..., Any]:
-        from aiaas_sdk.backends.torch import programs, rebuilding, weights
+        from aiaas_sdk.backends.torch import layout, programs, rebuilding, weights
 
         state = weights.from_bytes(found.weights)
         manifest = found.manifest
         if found.program is not None:
             program = programs.restore(found.program, state, where)
-            if device.type != "cpu":
-                from torch.export.passes import move_to_device_pass
-
-                program = move_to_device_pass(program, device)
-            return programs.flat(program)
+            return programs.flat(
+                layout.with_channels_last(program) if device.type == "cpu" else programs.moved(program, device)
+            )
         from aiaas_sdk.architectures import class_of
 
         cls = self.options.get("architecture") or class_of(manifest.architecture.name if manifest.architecture else "")
@@ -134,6 +153,7 @@ class TorchBackend(LocalBackend):
         module = rebuilding.rebuild(cls, config, state, dtype, where).requires_grad_(False).to(device)
         if wanted := self.options.get("dtype"):
             module = module.to(getattr(sys.modules["torch"], wanted))
+        module = layout.channels_last(module)
         return _Eager(module, [tensor.name for tensor in manifest.inputs], [t.name for t in manifest.outputs])
 
     def _language(
@@ -159,7 +179,7 @@ class TorchBackend(LocalBackend):
     # ------------------------------------------------------------ language
     def start(self, call: Call, *arguments: Any) -> Flow[Any]:
         """Answers don't take turns in the model's slots: its engine advances all of them together."""
-        if call.verb not in self._verbs:
+        if call.verb not in self._verbs and call.verb != "explain":  # which its signature decides
             raise self.unsupported(call.verb)
         return self._speaking(call, *arguments) if call.verb in SPEAKING else super().start(call, *arguments)
 
@@ -172,6 +192,50 @@ class TorchBackend(LocalBackend):
     def embed(self, texts: Sequence[str], dimensions: int | None) -> Embedded:
         assert self._encoder is not None
         return self._encoder.embed(texts, dimensions)
+
+    # ------------------------------------------------------------ explain
+    def lacks(self, method: str) -> str | None:
+        return self._explainer().lacks(method)
+
+    def explain(self, question: Question) -> Explained:
+        """Attributions by gradients or by attention."""
+        return self._explainer().explain(question)
+
+    def _explainer(self) -> Explainer:
+        from aiaas_sdk.backends.torch.explanation import Explainer
+        from aiaas_sdk.backends.torch.explanation_scores import Texts
+
+        language, speaks = self._manifest.language, self._speaker or self._encoder
+        texts = None
+        if language is not None and speaks is not None:
+            texts = Texts(speaks.tokenizer, language.task, language.context, self._device())
+        return Explainer(
+            info=self._info,
+            program=self._forward,
+            module=getattr(self._forward, "module", None),
+            called=lambda module, names: _Eager(module, names, list(self._outputs)),
+            ready=self._ready,
+            texts=texts,
+        )
+
+    # ------------------------------------------------------------ fit
+    def fit(self, fit: Fit, data: Data, told: Callable[[Event], None], stopped: Callable[[], bool]) -> str | None:
+        """Train a copy, read anew from the version that this is; this model goes on as it was."""
+        from aiaas_sdk.architectures import class_of
+        from aiaas_sdk.backends.torch.training.running import Parent, train
+
+        own = self.options.get("architecture")
+        found = bundle.read(self._located, bundle.Trust.of(self.options.get("verify", True)), program=False)
+        described = found.manifest.architecture
+        parent = Parent(
+            path=Path(self.address.target),
+            found=found,
+            info=self._info,
+            cls=own or class_of(described.name if described else ""),
+            registered=found.manifest.program is None,
+            device=self._device(),
+        )
+        return train(parent, fit, data, told, stopped)
 
     def _free_slots(self) -> None:
         super()._free_slots()

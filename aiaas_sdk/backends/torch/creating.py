@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,12 @@ import torch
 
 from aiaas_sdk import bundle
 from aiaas_sdk.architectures import class_of
+from aiaas_sdk.backends.torch import chance
 from aiaas_sdk.backends.torch.tokenizing import ByteTokenizer, FileTokenizer, Tokenizer
 from aiaas_sdk.errors import AiaasError, ConfigError, UnsupportedOperationError
 from aiaas_sdk.tensors import DATATYPES
 
-__all__ = ["Untrained", "untrained"]
+__all__ = ["Untrained", "untrained", "zeros"]
 
 Inputs = Mapping[str, tuple[str, Sequence[int]]]
 TOKENIZER = "tokenizer.json"
@@ -25,10 +27,16 @@ ENDS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "</s>", "<eos>", "[SEP]")
 
 @dataclass(frozen=True, slots=True)
 class Untrained:
-    """What `create` saves; `beside` are the files that `language` names."""
+    """What `create` saves.
+
+    Attributes:
+        input_name: what the only input is called; None for the module's own name.
+        beside: the files that `language` names.
+    """
 
     module: torch.nn.Module
     example: Any
+    input_name: str | None = None
     language: bundle.Language | None = None
     beside: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -46,7 +54,8 @@ def untrained(
     cls = class_of(architecture)
     if tokenizer is None:
         module = _module(architecture, cls, config, inputs, labels, seed)
-        return Untrained(module, _example(architecture, module, inputs))
+        name = next(iter(inputs)) if inputs and len(inputs) == 1 else None
+        return Untrained(module, _example(architecture, module, inputs), name)
     if not hasattr(cls, "task"):
         raise UnsupportedOperationError(
             f"the architecture {architecture!r} has no use for a tokenizer", hint="Leave tokenizer= out"
@@ -54,7 +63,7 @@ def untrained(
     reader, beside = _tokenizer(tokenizer)
     module = _module(architecture, cls, {"vocabulary": reader.size, **(config or {})}, inputs, labels, seed)
     language = _language(module, reader, bundle.BYTES if not beside else TOKENIZER)
-    return Untrained(module, _example(architecture, module, inputs), language, beside)
+    return Untrained(module, _example(architecture, module, inputs), None, language, beside)
 
 
 def _module(
@@ -68,7 +77,7 @@ def _module(
     configure = getattr(cls, "configure", None)
     found = dict(configure(inputs, labels)) if configure is not None and inputs else {}
     arguments = {**found, **(config or {})}
-    with torch.random.fork_rng(devices=[]):  # the caller's own random numbers stay as they are
+    with chance.apart():  # the caller's own random numbers stay as they are
         if seed is not None:
             torch.manual_seed(seed)
         try:
@@ -76,8 +85,10 @@ def _module(
         except AiaasError:
             raise
         except Exception as error:
+            given = f"of {', '.join(sorted(arguments))}" if arguments else "without config"
             raise ConfigError(
-                f"the architecture {architecture!r} doesn't take {sorted(arguments)} ({type(error).__name__}: {error})"
+                f"the architecture {architecture!r} can't be made {given} ({type(error).__name__}: {error})",
+                hint=f"Its config has {', '.join(inspect.signature(cls).parameters)}",
             ) from error
 
 
@@ -118,11 +129,25 @@ def _example(architecture: str, module: torch.nn.Module, inputs: Inputs | None) 
                 hint='Give inputs={"NAME": ("FP32", [-1, ...])}',
             )
         return torch.zeros(shape)
-    example = {name: _zeros(name, *spec) for name, spec in inputs.items()}
+    free = _free({size for _, shape in inputs.values() for size in shape})
+    example = {
+        name: _seen(zeros(name, datatype, [*shape[:1], *(free if size == -1 else size for size in shape[1:])]))
+        for name, (datatype, shape) in inputs.items()
+    }
     return next(iter(example.values())) if len(example) == 1 else example
 
 
-def _zeros(name: str, datatype: str, shape: Sequence[int]) -> torch.Tensor:
+def _free(taken: set[int]) -> int:
+    """A size of a free axis that no other axis has, so that `save` sees which axes grow together."""
+    return next(size for size in range(4, 8 + len(taken)) if size not in taken)
+
+
+def _seen(example: torch.Tensor) -> torch.Tensor:
+    """Whole numbers are ones: a mask that hides everything is no example."""
+    return example if example.is_floating_point() else torch.ones_like(example)
+
+
+def zeros(name: str, datatype: str, shape: Sequence[int]) -> torch.Tensor:
     if datatype not in DATATYPES or datatype == "BYTES":
         raise ConfigError(f"inputs: {name!r} has the datatype {datatype!r}", hint=f"One of {', '.join(DATATYPES)}")
     import numpy as np

@@ -10,6 +10,7 @@ import torch
 
 from aiaas_sdk import bundle
 from aiaas_sdk.backends.torch.generation import tokenizer_of
+from aiaas_sdk.backends.torch.tokenizing import Tokenizer
 from aiaas_sdk.errors import BundleError, UnsupportedOperationError
 from aiaas_sdk.records.chat import Embedded
 
@@ -34,6 +35,10 @@ class Encoder:
         if self._tokenizer.size > module.vocabulary:
             raise BundleError(f"{where}: the tokenizer has more tokens than the model, {module.vocabulary}")
         self._module, self._device, self._limit = module, device, language.context
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
 
     def embed(self, texts: Sequence[str], dimensions: int | None) -> Embedded:
         """float32 (texts, width), in the order of the texts; a longer text is cut at the model's limit."""

@@ -72,6 +72,10 @@ class LanguageModel:
         self._begin = "" if language.begin is None else self._name(language.begin)
         self._stop = self._name(self._end[0]) if self._end else ""
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
     def _name(self, token: int) -> str:
         spelling = self._tokenizer.spelling()
         return spelling[token].decode(errors="replace") if token < len(spelling) else ""

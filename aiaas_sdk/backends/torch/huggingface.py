@@ -203,9 +203,15 @@ def _bytes(path: Path) -> bytes:
     try:
         if path.stat().st_size > LARGEST:
             raise BundleError(f"{path} is larger than {LARGEST} bytes")
-        return path.read_bytes()
+        return _whole(path)
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror}") from None
+
+
+def _whole(path: Path) -> bytes:
+    if not path.is_file():  # a pipe or a device has no end; the hub's own cache has links to files
+        raise BundleError(f"{path} is no plain file")
+    return path.read_bytes()
 
 
 def _text(path: Path) -> str:
@@ -239,7 +245,7 @@ def _tensors(folder: Path) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
     for path in paths:
         try:
-            data = bytearray(path.read_bytes())
+            data = bytearray(_whole(path))
         except OSError as error:
             raise BundleError(f"{path} can't be read: {error.strerror}") from None
         check(data, str(path))

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from aiaas_sdk.errors import InputError
+from aiaas_sdk.articles import kind_of
+from aiaas_sdk.errors import AiaasError, InputError
 from aiaas_sdk.records.model import TensorSpec
 from aiaas_sdk.tensors import datatype_of
 
@@ -97,7 +98,7 @@ def named_outputs(answer: Any, labels: Sequence[str] | None) -> dict[str, torch.
     for name, value in found.items():
         if not isinstance(value, torch.Tensor):
             raise InputError(
-                f"the module's output {name!r} is a {type(value).__name__}",
+                f"the module's output {name!r} is {kind_of(value)}",
                 hint="Let forward return a tensor, or a flat dict or tuple of tensors",
             )
     return found
@@ -145,7 +146,7 @@ def probe(
         run: the module, from inputs to outputs by name.
         example: the inputs by name.
     """
-    base = run(example)
+    base = _first(run, example)
     found = Probed(example, list(base))
     rows = {(name, 0) for name, tensor in example.items() if tensor.ndim}
     if len(rows) == len(example) and len({t.shape[0] for t in example.values()}) == 1 and example:
@@ -163,6 +164,21 @@ def probe(
     base = run(found.example)
     found.shapes = {name: (datatype_of(tensor), tuple(tensor.shape)) for name, tensor in base.items()}
     return found
+
+
+def _first(
+    run: Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]], example: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    try:
+        return run(example)
+    except AiaasError:
+        raise
+    except Exception as error:  # the module's own; it may raise anything
+        given = ", ".join(f"{name} {datatype_of(tensor)} {list(tensor.shape)}" for name, tensor in example.items())
+        raise InputError(
+            f"the module fails on the example, {given}: {type(error).__name__}: {error}"[:500],
+            hint="Give an example that forward takes. numpy's own floats are FP64; x.astype(np.float32) makes FP32",
+        ) from error
 
 
 def _follows(answer: Mapping[str, torch.Tensor], rows: int) -> bool:
@@ -189,7 +205,12 @@ def _widen(
     size = max(found.example[name].shape[axis] for name, axis in group)
     answers = [_try(run, found.example, group, other) for other in (size + 1, 2 * size + 3)]
     for answer in answers:
-        if answer is None or any(answer[n].ndim != t.ndim or answer[n].dtype != t.dtype for n, t in base.items()):
+        # an output is called by its labels where it has as many columns: another number of them is another model
+        if (
+            answer is None
+            or answer.keys() != base.keys()
+            or any(answer[n].ndim != t.ndim or answer[n].dtype != t.dtype for n, t in base.items())
+        ):
             return
     moved = {(n, i) for n, t in base.items() for i in range(t.ndim) for a in answers if a and _moved(a[n], t, i)}
     if not moved and all(torch.equal(answers[-1][n], t) for n, t in base.items() if answers[-1]):

@@ -5,9 +5,12 @@ An exported program is code: `torch.export.load` unpickles. Only bytes that a tr
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,12 +21,37 @@ from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from aiaas_sdk.backends.torch.probing import Probed, flat_outputs
 from aiaas_sdk.errors import BundleError
 
-__all__ = ["PROGRAM", "call", "export", "flat", "restore", "to_bytes"]
+__all__ = ["PROGRAM", "call", "export", "flat", "moved", "restore", "to_bytes"]
 
 PROGRAM = "program.pt2"
 PREFIX = "module."
 """Of the weights' names inside of a program."""
 Flat = Callable[..., Sequence[torch.Tensor]]
+
+
+_turn = threading.RLock()
+
+
+def _renew() -> None:
+    """A child process has no thread that could give back what the parent's threads hold."""
+    global _turn
+    _turn = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
+
+@contextlib.contextmanager
+def _in_turn() -> Iterator[None]:
+    """One thread at a time, and without what torch says of its own insides.
+
+    torch.export keeps what it reads and writes in variables of its modules, and two loads at once fail
+    ("_CURRENT_DESERIALIZER is already set"); the filters of warnings are the process's, too.
+    """
+    with _turn, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 class _Plain(torch.nn.Module):
@@ -55,8 +83,7 @@ def export(module: torch.nn.Module, probed: Probed) -> torch.export.ExportedProg
     )
     tensors = tuple(probed.example.values())
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what export says of its own insides
+        with torch.no_grad(), _in_turn():
             program = torch.export.export(_Plain(module, list(probed.example)), tensors, dynamic_shapes=(dims,))
     except Exception as error:
         first = (str(error).strip().splitlines() or ["no message"])[0][:300]
@@ -89,8 +116,7 @@ def to_bytes(program: torch.export.ExportedProgram) -> bytes:
     for name, value in list(program.state_dict.items()):
         program.state_dict[name] = _like(value, torch.empty(0, dtype=value.dtype))
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _in_turn():
         torch.export.save(program, buffer)
     return buffer.getvalue()
 
@@ -102,8 +128,7 @@ def restore(data: bytes | bytearray, state: Mapping[str, torch.Tensor], where: s
         BundleError: it can't be read (another version of torch wrote it, say), or the weights aren't its own.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _in_turn():
             program = torch.export.load(io.BytesIO(data))
     except Exception as error:
         raise BundleError(
@@ -115,6 +140,17 @@ def restore(data: bytes | bytearray, state: Mapping[str, torch.Tensor], where: s
         if name not in state or state[name].dtype != value.dtype:
             raise BundleError(f"{where}: the weights lack {name!r} as {value.dtype}, which the program needs")
         program.state_dict[key] = _like(value, state[name])
+    return program
+
+
+def moved(program: torch.export.ExportedProgram, device: torch.device) -> torch.export.ExportedProgram:
+    """The program with its weights on a device, and the tensors that it makes itself."""
+    from torch.export.passes import move_to_device_pass
+
+    program = move_to_device_pass(program, device)
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            module.recompile()  # the pass changes the graph, and not the code that `flat` runs
     return program
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from aiaas_sdk.articles import kind_of
+from aiaas_sdk.backends.torch import chance
 from aiaas_sdk.errors import AiaasError, BundleError
 
 __all__ = ["rebuild"]
@@ -32,7 +34,7 @@ def rebuild(
         BundleError: the class refuses the arguments, or a tensor is missing, extra, or of another shape or dtype.
             It is found on the meta device, before anything of the architecture's size is allocated.
     """
-    with torch.random.fork_rng(devices=[]):  # first weights are drawn, and nobody's random numbers may move on
+    with chance.apart():  # first weights are drawn, and nobody's random numbers may move on
         with torch.device("meta"):
             module = _made(cls, config, dtype, where)
             _check(module.state_dict(), state, where)
@@ -54,7 +56,7 @@ def _made(cls: Callable[..., torch.nn.Module], config: Mapping[str, Any], dtype:
             f"{where}: {name} can't be made from the arguments {sorted(config)} ({type(error).__name__}: {error})"
         ) from error
     if not isinstance(module, torch.nn.Module):
-        raise BundleError(f"{where}: {name} gives a {type(module).__name__}, which is no torch.nn.Module")
+        raise BundleError(f"{where}: {name} gives {kind_of(module)}, which is no torch.nn.Module")
     kind = getattr(torch, dtype, None) if dtype else None
     return module.to(kind) if isinstance(kind, torch.dtype) else module
 

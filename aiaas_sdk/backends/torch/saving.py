@@ -14,7 +14,9 @@ import torch
 
 from aiaas_sdk import bundle
 from aiaas_sdk.architectures import class_of, name_of
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.backends.torch import programs, weights
+from aiaas_sdk.backends.torch.layout import with_channels_last
 from aiaas_sdk.backends.torch.probing import Probed, named_inputs, named_outputs, probe, resized
 from aiaas_sdk.backends.torch.rebuilding import rebuild
 from aiaas_sdk.errors import BundleError, ConfigError, InputError
@@ -55,12 +57,20 @@ def save(
     lineage: Mapping[str, Any] | None = None,
     language: bundle.Language | None = None,
     beside: Mapping[str, bytes] | None = None,
+    input_name: str | None = None,
 ) -> bundle.Located:
-    """Write the module as a version; `aiaas_sdk.save` documents it. `beside` are the files that `language` names."""
+    """Write the module as a version, as `aiaas_sdk.save` documents it.
+
+    Args:
+        beside: the files that `language` names.
+        input_name: what an only input is called; None for the name of forward's parameter.
+    """
     if not isinstance(module, torch.nn.Module):
-        raise InputError(f"save takes a torch.nn.Module, not a {type(module).__name__}")
+        raise InputError(f"save takes a torch.nn.Module, not {kind_of(module)}")
     with _evaluating(module), torch.no_grad():
         example = named_inputs(module, example)
+        if input_name is not None:
+            example = dict(zip((input_name,), example.values(), strict=True))
         run = partial(_run, module, labels)
         probed = probe(run, _on(example, torch.device("cpu")))
         state = {key: value.detach() for key, value in module.state_dict().items()}
@@ -76,7 +86,7 @@ def save(
             _check_rebuilt(described, files[bundle.WEIGHTS], weights.dtype_of(state), probed, run, labels)
         _check_labels(labels, probed)
     facts = Facts(
-        name=name or path.resolve().name,
+        name=name or bundle.own_name(path),
         inputs=probed.input_specs(),
         outputs=probed.output_specs(),
         dtype=weights.dtype_of(state),
@@ -118,7 +128,7 @@ def _check_labels(labels: Sequence[str] | None, probed: Probed) -> None:
     if labels is None:
         return
     if len(set(labels)) != len(labels) or not all(isinstance(label, str) for label in labels):
-        raise ConfigError("labels are texts that differ from one another")
+        raise ConfigError("labels are texts that differ from one another", hint="Numbers become texts by map(str, ...)")
     if not any(shape and shape[-1] == len(labels) for _, shape in probed.shapes.values()):
         sizes = ", ".join(f"{name} {list(shape)}" for name, (_, shape) in probed.shapes.items())
         raise ConfigError(f"{len(labels)} labels, and no output's last axis has that size: {sizes}")
@@ -160,7 +170,7 @@ def _program(module: torch.nn.Module, probed: Probed, run: Callable[..., dict[st
             f"the module is on {', '.join(sorted(devices))}", hint="Save it from the CPU: module.cpu(); load moves it"
         )
     data = programs.to_bytes(programs.export(module, probed))
-    forward = programs.flat(programs.restore(data, state, type(module).__name__))
+    forward = programs.flat(with_channels_last(programs.restore(data, state, type(module).__name__)))
 
     def again(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return dict(zip(probed.outputs, forward(*inputs.values()), strict=True))

@@ -36,6 +36,9 @@ class Tokenizer(Protocol):
     def id_of(self, token: str) -> int | None:
         """The id of a token by its name."""
 
+    def written(self, ids: Sequence[int]) -> list[str]:
+        """Each token as somebody may read it."""
+
 
 class ByteTokenizer:
     """The bytes of UTF-8 are the tokens 0 to 255; 256 ends a text."""
@@ -55,6 +58,10 @@ class ByteTokenizer:
 
     def id_of(self, token: str) -> int | None:
         return self.end if token == "<end>" else None
+
+    def written(self, ids: Sequence[int]) -> list[str]:
+        spelled = self.spelling()
+        return [spelled[id].decode(errors="replace") for id in ids]
 
 
 class FileTokenizer:
@@ -90,6 +97,13 @@ class FileTokenizer:
 
     def id_of(self, token: str) -> int | None:
         return self._vocabulary.get(token)
+
+    def written(self, ids: Sequence[int]) -> list[str]:
+        try:
+            spelled = self.spelling()
+        except UnsupportedOperationError:  # WordPiece: the names are words
+            return [self._tokenizer.id_to_token(id) or "" for id in ids]
+        return [spelled[id].decode(errors="replace") for id in ids]
 
     @cached_property
     def _spelled(self) -> Sequence[bytes]:

@@ -25,6 +25,7 @@ GROUPS = (
     "speaking",
     "streaming",
     "embedding",
+    "explaining",
     "closing",
     "forking",
 )

@@ -14,7 +14,7 @@ from typing import Any
 from aiaas_sdk.testing.conformance.bench import LIMIT, Bench
 from aiaas_sdk.testing.conformance.checks import agree, check, lacks
 
-PATIENCE = 2.0
+PATIENCE = 5.0
 """Seconds in which threads and files are given back."""
 _FILES = Path("/proc/self/fd")
 
@@ -79,14 +79,19 @@ def closing_gives_files_back(bench: Bench) -> None:
     _used(bench).close()  # what is opened once and kept (a library) isn't the model's
     bench.end()
     gc.collect()
-    before = set(os.listdir(_FILES))
+    # what else this process does may open files meanwhile; a model that keeps its own does so each time
+    left = min(_left_open(bench) for _ in range(3))
+    agree(left <= 0, f"three models that were closed left {left} files open")
+
+
+def _left_open(bench: Bench) -> int:
+    before = len(os.listdir(_FILES))
     for _ in range(3):
         _used(bench).close()
     bench.end()
     gc.collect()
-    _until(lambda: len(os.listdir(_FILES)) <= len(before))
-    left = len(os.listdir(_FILES)) - len(before)
-    agree(left <= 0, f"three models that were closed left {left} files open")
+    _until(lambda: len(os.listdir(_FILES)) <= before)
+    return len(os.listdir(_FILES)) - before
 
 
 @check()

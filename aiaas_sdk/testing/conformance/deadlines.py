@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -16,12 +18,24 @@ from aiaas_sdk.testing.conformance.checks import agree, check, lacks
 SHORT = 0.1
 """Seconds that a call gets which takes half a second or more."""
 LATE = 0.25
-"""Seconds after its deadline by which a call has failed, on a busy machine."""
+"""Seconds after its deadline by which a call has failed: less than a model that is waited for takes further."""
+TRIES = 3
+"""A busy machine is late now and then, a fault each time: what is on time in one of so many tries is right."""
 
 
 def _slow(bench: Bench) -> str:
     lacks(bench.subject.slow is None, "the subject gives no slow model")
     return str(bench.subject.slow)
+
+
+def _on_time(tried: Callable[[], float], limit: float, told: str) -> None:
+    """Disagree where each try takes this many seconds or more; `told` says how many the quickest took."""
+    soonest = math.inf
+    for _ in range(TRIES):
+        soonest = min(soonest, tried())
+        if soonest < limit:
+            return
+    agree(False, told.format(soonest))
 
 
 def _question(bench: Bench, model: Model[Any, Any]) -> dict[str, Any]:
@@ -31,18 +45,22 @@ def _question(bench: Bench, model: Model[Any, Any]) -> dict[str, Any]:
 @check("predict")
 def deadlines_are_kept(bench: Bench) -> None:
     """A call that takes too long raises DeadlineExceededError on time."""
-    model = bench.fresh(_slow(bench))
-    inputs = _question(bench, model)
-    begun = time.monotonic()
-    try:
-        model.predict(inputs, timeout=SHORT)
-    except DeadlineExceededError:
-        seconds = time.monotonic() - begun
-        agree(seconds < SHORT + LATE, f"a call of {SHORT} s failed after {seconds:.2f} s")
-        return
-    except Exception as error:
-        agree(False, f"the call raised {shown(error)}")
-    agree(False, f"a call of {SHORT} s was answered after {time.monotonic() - begun:.2f} s; is the model slow?")
+    address = _slow(bench)
+
+    def tried() -> float:
+        model = bench.fresh(address)
+        inputs = _question(bench, model)
+        begun = time.monotonic()
+        try:
+            model.predict(inputs, timeout=SHORT)
+        except DeadlineExceededError:
+            return time.monotonic() - begun
+        except Exception as error:
+            agree(False, f"the call raised {shown(error)}")
+        agree(False, f"a call of {SHORT} s was answered after {time.monotonic() - begun:.2f} s; is the model slow?")
+        return 0.0
+
+    _on_time(tried, SHORT + LATE, f"a call of {SHORT} s failed after {{:.2f}} s")
 
 
 @check("predict")
@@ -61,8 +79,7 @@ def deadlines_are_kept_awaited(bench: Bench) -> None:
             agree(False, f"a call of {SHORT} s was answered after {time.monotonic() - begun:.2f} s")
             return 0.0
 
-    seconds = bench.wait(asked())
-    agree(seconds < SHORT + LATE, f"a call of {SHORT} s failed after {seconds:.2f} s")
+    _on_time(lambda: bench.wait(asked()), SHORT + LATE, f"a call of {SHORT} s failed after {{:.2f}} s")
 
 
 @check("predict")
@@ -93,8 +110,7 @@ def the_event_loop_goes_on(bench: Bench) -> None:
             await call
             return max(after - before for before, after in pairwise(ticks))
 
-    pause = bench.wait(asked())
-    agree(pause < LATE, f"the loop stood still for {pause:.2f} s")
+    _on_time(lambda: bench.wait(asked()), LATE, "the loop stood still for {:.2f} s")
 
 
 @check("predict")
@@ -118,8 +134,7 @@ def waiting_can_be_given_up(bench: Bench) -> None:
                 agree(False, "a cancelled call was answered")
             return time.monotonic() - begun
 
-    seconds = bench.wait(left())
-    agree(seconds < LATE, f"a cancelled call ended after {seconds:.2f} s")
+    _on_time(lambda: bench.wait(left()), LATE, "a cancelled call ended after {:.2f} s")
 
 
 @check("predict")
@@ -143,24 +158,29 @@ def a_call_given_up_leaves_the_model_usable(bench: Bench) -> None:
 @check("predict")
 def a_model_may_be_closed_at_work(bench: Bench) -> None:
     """Closing doesn't wait for a call that runs: that is answered, or fails with one of our errors."""
-    model = bench.fresh(_slow(bench))
-    inputs = _question(bench, model)
-    came: list[BaseException | None] = []
+    address = _slow(bench)
 
-    def ask() -> None:
-        try:
-            model.predict(inputs, timeout=LIMIT)
-            came.append(None)
-        except BaseException as error:
-            came.append(error)
+    def tried() -> float:
+        model = bench.fresh(address)
+        inputs = _question(bench, model)
+        came: list[BaseException | None] = []
 
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    time.sleep(0.05)
-    begun = time.monotonic()
-    model.close()
-    seconds = time.monotonic() - begun
-    thread.join(LIMIT)
-    agree(seconds < LATE, f"close() waited {seconds:.2f} s for the call")
-    agree(bool(came), f"the call was neither answered nor failed in {LIMIT:.0f} s")
-    agree(came[0] is None or isinstance(came[0], AiaasError), f"the call raised {came[0]!r}")
+        def ask() -> None:
+            try:
+                model.predict(inputs, timeout=LIMIT)
+                came.append(None)
+            except BaseException as error:
+                came.append(error)
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        time.sleep(0.05)
+        begun = time.monotonic()
+        model.close()
+        seconds = time.monotonic() - begun
+        thread.join(LIMIT)
+        agree(bool(came), f"the call was neither answered nor failed in {LIMIT:.0f} s")
+        agree(came[0] is None or isinstance(came[0], AiaasError), f"the call raised {came[0]!r}")
+        return seconds
+
+    _on_time(tried, LATE, "close() waited {:.2f} s for the call")

@@ -9,6 +9,7 @@ import threading
 from functools import cache
 from typing import Any
 
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.records.model import ModelInfo, TensorSpec
 from aiaas_sdk.tensors import DATATYPES
 from aiaas_sdk.testing.conformance.bench import Bench
@@ -40,7 +41,7 @@ def info_is_the_same_again(bench: Bench) -> None:
 def info_knows_its_verbs(bench: Bench) -> None:
     """`verbs` is a frozenset of verbs that there are, and isn't empty."""
     verbs = bench.info.verbs
-    agree(isinstance(verbs, frozenset), f"info().verbs is a {type(verbs).__name__}; it is a frozenset")
+    agree(isinstance(verbs, frozenset), f"info().verbs is {kind_of(verbs)}; it is a frozenset")
     agree(bool(verbs), "info().verbs is empty; give it verbs=self.verbs()")
     agree(verbs <= VERBS, f"info().verbs holds {', '.join(sorted(map(str, verbs - VERBS)))}, which is no verb")
 

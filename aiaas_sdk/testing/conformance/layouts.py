@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from aiaas_sdk.articles import kind_of
 from aiaas_sdk.tensors import Tensor, datatype_of
 from aiaas_sdk.testing.conformance.bench import Bench
 from aiaas_sdk.testing.conformance.checks import agree, family, lacks
@@ -92,7 +93,7 @@ def torch_layouts(bench: Bench, kind: str) -> None:
     plain = {name: _numpy(torch, tensor) for name, tensor in made.items()}
     came = bench.ask(made)
     for name, tensor in came.items():
-        agree(isinstance(tensor, torch.Tensor), f"torch tensors in, and {name!r} is a {type(tensor).__name__}")
+        agree(isinstance(tensor, torch.Tensor), f"torch tensors in, and {name!r} is {kind_of(tensor)}")
     bench.same({name: _numpy(torch, tensor) for name, tensor in came.items()}, bench.ask(plain), f"{kind} tensors")
 
 

@@ -28,7 +28,7 @@ class Channel:
     """One channel. It closes once it is retired and no call runs on it."""
 
     def __init__(self, made: Any) -> None:
-        self._made, self._methods = made, dict[str, Any]()
+        self._made, self._methods, self._streams = made, dict[str, Any](), dict[str, Any]()
         self._calls, self._retired, self._guard = 0, False, threading.Lock()
 
     def method(self, path: str) -> Any:
@@ -36,6 +36,13 @@ class Channel:
         found = self._methods.get(path)
         if found is None:
             found = self._methods[path] = self._made.unary_unary(path)
+        return found
+
+    def stream(self, path: str) -> Any:
+        """What calls a method that answers one request with many responses."""
+        found = self._streams.get(path)
+        if found is None:
+            found = self._streams[path] = self._made.unary_stream(path)
         return found
 
     def enter(self) -> bool:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from aiaas_grpc.messages import RAW_INPUTS, RAW_OUTPUTS, message
+from aiaas_grpc.messages import RAW_INPUTS, RAW_OUTPUTS, STREAMED, message
 from aiaas_grpc.parts import joined, split
 from aiaas_sdk import tensors
+from aiaas_sdk.articles import with_article
 from aiaas_sdk.errors import InputError, ProtocolError
 from aiaas_sdk.flow import Buffer
 from aiaas_sdk.records.model import TensorSpec
@@ -22,21 +24,31 @@ from aiaas_sdk.wire.oip import InferRequest, InferResponse, ModelMetadata, Reque
 from aiaas_sdk.wire.status import clean
 
 __all__ = [
+    "FINAL",
     "LARGEST",
+    "Streamed",
     "decode_metadata",
     "decode_request",
     "decode_response",
+    "decode_streamed",
     "encode_metadata",
     "encode_request",
     "encode_response",
+    "encode_streamed",
+    "named_in",
     "parsed",
 ]
 
 LARGEST = 2**31 - 1
 """Bytes of a message that any implementation of protobuf takes."""
+FINAL = "triton_final_response"
+"""The parameter of a response in a stream that says whether it is its request's last."""
+STATUS = "status"
+"""The parameter of an error in a stream with HTTP's status for it: our server's addition, as Triton has words alone."""
 
 _InferRequest, _InferResponse = message("inference.ModelInferRequest"), message("inference.ModelInferResponse")
 _Metadata = message("inference.ModelMetadataResponse")
+_StreamResponse = message("inference.ModelStreamInferResponse")
 
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -64,7 +76,7 @@ def parsed(kind: Any, body: bytes) -> Any:
     try:
         return kind.FromString(body)
     except DecodeError:
-        raise ProtocolError(f"the message isn't a {kind.DESCRIPTOR.name}") from None
+        raise ProtocolError(f"the message isn't {with_article(kind.DESCRIPTOR.name)}") from None
 
 
 # ---------------------------------------------------------------- requests
@@ -115,6 +127,15 @@ def decode_request(body: bytes) -> tuple[str, str | None, InferRequest]:
     return made.model_name, made.model_version or None, request
 
 
+def named_in(body: bytes) -> tuple[str, str]:
+    """The model's name and the id of a request that may be wrong otherwise; empty where it can't be read at all."""
+    try:
+        made = parsed(_InferRequest, split(body, RAW_INPUTS)[0])
+    except ProtocolError:
+        return "", ""
+    return made.model_name, made.id
+
+
 def _check_offered(made: Any) -> None:
     """Refuse what changes the meaning of the answer and isn't offered; anything else unknown is passed over."""
     for output in made.outputs:
@@ -134,6 +155,7 @@ def encode_response(response: InferResponse) -> tuple[Buffer, ...]:
     made = _InferResponse(
         model_name=response.model_name, model_version=response.model_version or "", id=response.id or ""
     )
+    _put(made.parameters, response.parameters)
     contents = _add_tensors(made.outputs, response.outputs)
     return _bounded(joined(made.SerializeToString(), RAW_OUTPUTS, contents))
 
@@ -149,23 +171,76 @@ def decode_response(body: bytes, *, outputs: Sequence[str], id: str) -> InferRes
     Raises:
         ProtocolError: it can't be understood, or answers something else.
     """
+    answer = _response(body, id)
+    if not answer.outputs:
+        raise ProtocolError("the answer has no outputs")
+    if outputs and set(outputs) != set(answer.outputs):
+        missing = ", ".join(sorted(set(outputs) - set(answer.outputs))) or "none"
+        raise ProtocolError(f"the answer has other outputs than were asked for; missing: {missing}")
+    return answer
+
+
+def _response(body: Buffer, id: str) -> InferResponse:
     head, raw = split(body, RAW_OUTPUTS)
     made = parsed(_InferResponse, head)
     if made.id not in ("", id):
         raise ProtocolError("the answer has the id of another request: answers were mixed up")
-    found = _tensors(made.outputs, raw, "output")
-    if not found:
-        raise ProtocolError("the answer has no outputs")
-    if outputs and set(outputs) != set(found):
-        missing = ", ".join(sorted(set(outputs) - set(found))) or "none"
-        raise ProtocolError(f"the answer has other outputs than were asked for; missing: {missing}")
     return InferResponse(
         model_name=made.model_name,
         model_version=made.model_version or None,
         id=made.id or None,
-        outputs=found,
+        outputs=_tensors(made.outputs, raw, "output"),
         parameters=_parameters(made.parameters),
     )
+
+
+# ---------------------------------------------------------------- a stream's responses
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """One response of a stream.
+
+    Attributes:
+        response: what the model gave; without outputs where it only says that there is no more.
+        error: the peer's words where the request failed, and HTTP's status for it, where it tells one.
+    """
+
+    response: InferResponse
+    error: str | None = None
+    status: int | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether no response comes after it; what isn't told is taken to be none."""
+        return self.error is not None or self.response.parameters.get(FINAL) is True
+
+
+def encode_streamed(response: InferResponse, error: str = "", status: int | None = None) -> bytes:
+    """A response of a stream, or with its id the error that its request ended with.
+
+    Raises:
+        InputError: it is larger than a message can be.
+    """
+    head = b""
+    if error:
+        head = _StreamResponse(error_message=error).SerializeToString()
+        told = {STATUS: status, FINAL: True}
+        response = InferResponse(model_name=response.model_name, id=response.id, outputs={}, parameters=told)
+    return b"".join(_bounded(joined(head, STREAMED, [b"".join(encode_response(response))])))
+
+
+def decode_streamed(body: bytes, *, id: str) -> Streamed:
+    """A response of a stream that was asked with this id.
+
+    Raises:
+        ProtocolError: it can't be understood, or answers something else.
+    """
+    others, found = split(body, STREAMED)
+    error = parsed(_StreamResponse, others).error_message
+    if not error:
+        return Streamed(_response(found[0] if found else b"", id))
+    told = _response(found[0], id) if found else InferResponse(model_name="", outputs={})
+    status = told.parameters.get(STATUS)
+    return Streamed(told, error, status if type(status) is int and 400 <= status < 600 else None)
 
 
 # ---------------------------------------------------------------- tensors

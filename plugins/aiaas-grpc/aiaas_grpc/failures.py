@@ -73,7 +73,7 @@ def _unreached(where: str, secure: bool, words: str) -> ConnectError:
     if "http1.x" in words:
         hint = "What answers there speaks HTTP: servers have a port of its own for gRPC"
         return ConnectError(f"can't connect to {where}: it doesn't speak gRPC", hint=hint, retryable=False)
-    return ConnectError(f"can't connect to {where}: {_reason(words)}", hint="Is the server running there")
+    return ConnectError(f"can't connect to {where}: {_reason(words)}", hint="Is the server running there?")
 
 
 def _reason(words: str) -> str:
@@ -87,7 +87,7 @@ def _reason(words: str) -> str:
 
 def _tls_hint(words: str) -> str:
     if "WRONG_VERSION_NUMBER" in words:
-        return "Does the server speak TLS on this port; grpc:// is without"
+        return "Does the server speak TLS on this port? grpc:// is without"
     return "If a private authority signed its certificate, name that one's file: network=Network(ca=...)"
 
 

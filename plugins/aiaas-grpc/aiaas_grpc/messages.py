@@ -1,7 +1,8 @@
 """The protocol's messages, in a descriptor pool of their own.
 
 Source: kserve/open-inference-protocol `specification/protocol/open_inference_grpc.proto`; `parameters` of a model's
-metadata is MLServer's addition (`proto/dataplane.proto`), and grpc.health.v1 is gRPC's own health check.
+metadata is MLServer's addition (`proto/dataplane.proto`), streams are Triton's (`protobuf/grpc_service.proto` of
+triton-inference-server/common), and grpc.health.v1 is gRPC's own health check.
 
 Every client of this protocol registers the same names ("inference.ModelInferRequest") in protobuf's one default pool,
 which refuses the second of them: tritonclient.grpc and kserve can't be imported into one process. These are kept
@@ -16,12 +17,14 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
-__all__ = ["HEALTH", "RAW_INPUTS", "RAW_OUTPUTS", "SERVICE", "message", "pool"]
+__all__ = ["HEALTH", "RAW_INPUTS", "RAW_OUTPUTS", "SERVICE", "STREAMED", "message", "pool"]
 
 SERVICE = "inference.GRPCInferenceService"
 HEALTH = "grpc.health.v1.Health"
 RAW_INPUTS, RAW_OUTPUTS = 7, 6
 """The numbers of the fields that hold tensors as bytes, in a request and in a response."""
+STREAMED = 2
+"""The number of the field that holds the response in one of a stream."""
 
 _TENSOR = "name=1:string datatype=2:string shape=3:int64*"
 _FULL_TENSOR = f"{_TENSOR} parameters=4:{{}} contents=5:InferTensorContents"
@@ -52,6 +55,7 @@ _INFERENCE = {
         f"{_ANSWERED} outputs=5:ModelInferResponse.InferOutputTensor* raw_output_contents={RAW_OUTPUTS}:bytes*"
     ),
     "ModelInferResponse.InferOutputTensor": _FULL_TENSOR,
+    "ModelStreamInferResponse": f"error_message=1:string infer_response={STREAMED}:ModelInferResponse",
     "InferParameter": (
         "bool_param=1:bool? int64_param=2:int64? string_param=3:string? double_param=4:double? uint64_param=5:uint64?"
     ),

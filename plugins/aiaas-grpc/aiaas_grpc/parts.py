@@ -26,7 +26,7 @@ def joined(head: bytes, field: int, contents: Iterable[Buffer]) -> tuple[Buffer,
     return tuple(parts)
 
 
-def split(body: bytes, field: int) -> tuple[bytes, list[memoryview]]:
+def split(body: Buffer, field: int) -> tuple[bytes, list[memoryview]]:
     """The message without its repeated `field`, and the contents of that as views of `body`.
 
     Raises:

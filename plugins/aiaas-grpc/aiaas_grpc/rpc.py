@@ -24,7 +24,7 @@ from aiaas_sdk.flow import AsyncSender, Compound, Reply, Request, Sender, neares
 from aiaas_sdk.records.hidden import Hidden
 from aiaas_sdk.transport.origin import origin_of
 
-__all__ = ["Rpc"]
+__all__ = ["Rpc", "left", "metadata_of", "path_of"]
 
 LONGEST = 8 * 1024
 """Characters of a header: gRPC servers take 8 KiB of them all (`grpc.max_metadata_size`)."""
@@ -59,8 +59,8 @@ class Rpc(Compound):
     def _called(self, channel: Channel, until: float | None) -> tuple[bytes | None, Any]:
         """The response, or what went wrong. The headers stay out of any frame of an error."""
         try:
-            body: bytes = channel.method(_path(self.request.url))(
-                b"".join(self.request.body), timeout=_left(until), metadata=_metadata(self.request.headers)
+            body: bytes = channel.method(path_of(self.request.url))(
+                b"".join(self.request.body), timeout=left(until), metadata=metadata_of(self.request.headers)
             )
         except grpc.RpcError as error:
             return None, error.with_traceback(None)
@@ -70,8 +70,8 @@ class Rpc(Compound):
         until = nearest(deadline, self.timeout)
         channel = self.channels.enter()
         try:
-            call = channel.method(_path(self.request.url)).future(
-                b"".join(self.request.body), timeout=_left(until), metadata=_metadata(self.request.headers)
+            call = channel.method(path_of(self.request.url)).future(
+                b"".join(self.request.body), timeout=left(until), metadata=metadata_of(self.request.headers)
             )
             await _ended(call)
             if call.code() is not grpc.StatusCode.OK:
@@ -109,16 +109,16 @@ async def _ended(call: Any) -> None:
         raise
 
 
-def _left(until: float | None) -> float | None:
+def left(until: float | None) -> float | None:
     return None if until is None else max(0.0, until - time.monotonic())
 
 
 @lru_cache(256)
-def _path(url: str) -> str:
+def path_of(url: str) -> str:
     return urlsplit(url).path
 
 
-def _metadata(headers: Mapping[str, str | Hidden]) -> list[tuple[str, str]]:
+def metadata_of(headers: Mapping[str, str | Hidden]) -> list[tuple[str, str]]:
     found = []
     for name, value in headers.items():
         if type(value) is str and len(value) <= SHORT:

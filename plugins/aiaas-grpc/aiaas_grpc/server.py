@@ -6,37 +6,30 @@ Sources: kserve/open-inference-protocol `specification/protocol/open_inference_g
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import grpc.aio
 
-from aiaas_grpc.codec import decode_request, encode_metadata, encode_response, parsed
+from aiaas_grpc.answering import Answering, headers_of, speaking
+from aiaas_grpc.codec import encode_metadata, parsed
+from aiaas_grpc.door import Door, credentials
 from aiaas_grpc.forking import grpc
 from aiaas_grpc.messages import HEALTH, SERVICE, message
 from aiaas_grpc.statuses import code_of
+from aiaas_grpc.streaming import NO_ROOM, Streams
 from aiaas_sdk._version import __version__
 from aiaas_sdk.errors import AiaasError, ConfigError, InputError, ProtocolError
 from aiaas_sdk.observing import pass_on
 from aiaas_sdk.server.app import App, refused
-from aiaas_sdk.server.callers import allowed, retries_himself
-from aiaas_sdk.server.errors import RefusedError
-from aiaas_sdk.server.hosting import Hosted
-from aiaas_sdk.server.oip import described, log_failure, predicted
-from aiaas_sdk.wire.oip import InferResponse
+from aiaas_sdk.server.oip import described
 
 __all__ = ["GrpcServer", "aiaas_server"]
 
-T = TypeVar("T")
 Method: TypeAlias = Callable[[bytes, Any], Awaitable[bytes]]
 
-_LARGE = 1024**2
-"""Bytes of a message that is read or written in a thread: the others mustn't wait."""
 _SERVING = 1
-_NO_ROOM = 8 * 1024
-"""Bytes of an error's message that are told: it travels in a header."""
 
 
 class GrpcServer:
@@ -55,6 +48,9 @@ class GrpcServer:
             f"/{SERVICE}/ModelInfer": self._infer,
             f"/{HEALTH}/Check": self._check,
         }
+        self._door = Door(app)
+        self._answering = Answering(app)
+        self._streams = Streams(self._answering, self._door)
 
     async def start(self) -> None:
         """Listen and serve.
@@ -65,13 +61,18 @@ class GrpcServer:
         options = (
             ("grpc.max_receive_message_length", self._max_body),
             ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),  # or two servers could share a port, each with half of the calls
+            # else two servers could share a port, each with half of the calls; the processes of one do
+            ("grpc.so_reuseport", int(self._app.serving.workers > 1)),
         )
         self._server = grpc.aio.server(options=options)
-        handlers = {path: self._handler(method) for path, method in self._methods.items()}
+        handlers = {path: self._handler(path, method) for path, method in self._methods.items()}
+        handlers[f"/{SERVICE}/ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._streams.serve)
         self._server.add_generic_rpc_handlers((_Handlers(handlers),))
         try:
-            self._server.add_insecure_port(self._place)
+            if self._app.certificate is None:
+                self._server.add_insecure_port(self._place)
+            else:
+                self._server.add_secure_port(self._place, credentials(self._app.certificate))
         except RuntimeError:
             self._server = None
             raise ConfigError(f"can't listen on {self._place} for gRPC", hint="Choose another port") from None
@@ -80,10 +81,11 @@ class GrpcServer:
     async def stop(self, seconds: float) -> None:
         """Take no further call; those that run may go on for so long. Harmless when done twice."""
         if self._server is not None:
+            self._streams.stop()
             await self._server.stop(seconds)
 
-    def _handler(self, method: Method) -> Any:
-        return grpc.unary_unary_rpc_method_handler(partial(_answer, method))
+    def _handler(self, path: str, method: Method) -> Any:
+        return grpc.unary_unary_rpc_method_handler(partial(_answer, self._door, path, method))
 
     # ------------------------------------------------------------ the server
     async def _live(self, body: bytes, context: Any) -> bytes:
@@ -124,29 +126,15 @@ class GrpcServer:
         asked = _read("inference.ModelMetadataRequest", body)
         hosted = self._app.hosting.named(asked.name)
         try:
-            model = await hosted.version(asked.version or None)
-            return encode_metadata(described(hosted, await model.info()))
+            info = await hosted.info_of(asked.version or None)
+            return encode_metadata(speaking(described(hosted, info), info))
         except AiaasError as error:
             raise hosted.told(error) from error
 
     async def _infer(self, body: bytes, context: Any) -> bytes:
-        headers = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+        headers = headers_of(context)
         pass_on(headers)
-        name, version, request = await _aside(len(body), partial(decode_request, body))
-        hosted = self._app.hosting.named(name)
-        with hosted.place():
-            try:
-                model, limit = await hosted.within(version, _allowed(hosted, headers, context))
-                model = hosted.once(model) if retries_himself(headers) else model
-                answer = await predicted(model, request, limit)
-                response = InferResponse(
-                    model_name=hosted.name, model_version=answer.version, id=request.id, outputs=dict(answer.tensors)
-                )
-                return await _aside(_size(answer.tensors), lambda: b"".join(encode_response(response)))
-            except AiaasError as error:
-                told = hosted.told(error)
-                log_failure(hosted, told, error, request.id)
-                raise told from error
+        return await self._answering.one(body, headers, context.time_remaining())
 
 
 class _Handlers(grpc.GenericRpcHandler):
@@ -165,40 +153,17 @@ def aiaas_server(app: App, host: str, port: int, max_body: int) -> GrpcServer:
 
 
 # ---------------------------------------------------------------- answering
-async def _answer(method: Method, body: bytes, context: Any) -> bytes:
+async def _answer(door: Door, path: str, method: Method, body: bytes, context: Any) -> bytes:
     try:
-        return await method(body, context)
+        async with door.opened(path, headers_of(context)):
+            return await method(body, context)
     except Exception as error:
         told = refused(error)
     metadata: tuple[tuple[str, str], ...] = ()
     if told.retry_after is not None:
         metadata = (("grpc-retry-pushback-ms", str(round(1000 * told.retry_after))),)
-    await context.abort(code_of(told.status), told.message[:_NO_ROOM], metadata)
+    await context.abort(code_of(told.status), told.message[:NO_ROOM], metadata)
     raise AssertionError("abort raises")
-
-
-def _allowed(hosted: Hosted, headers: Mapping[str, str], context: Any) -> float | None:
-    """Seconds for the call: what the operator allows, and no longer than the caller waits."""
-    limits = (allowed(headers, hosted.timeout), context.time_remaining())
-    found = [limit for limit in limits if limit is not None]
-    if found and min(found) <= 0:
-        raise RefusedError(504, "the caller's time has run out")
-    return min(found, default=None)
-
-
-async def _aside(size: int, work: Callable[[], T]) -> T:
-    return await asyncio.to_thread(work) if size > _LARGE else work()
-
-
-def _size(tensors: Mapping[str, Any]) -> int:
-    """Bytes, about: eight for each element."""
-    total = 0
-    for tensor in tensors.values():
-        count = 8
-        for axis in tensor.shape:
-            count *= axis
-        total += count
-    return total
 
 
 # ---------------------------------------------------------------- messages

@@ -6,11 +6,9 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,12 +21,8 @@ from aiaas_grpc.messages import message
 from aiaas_sdk.records.model import TensorSpec
 from aiaas_sdk.server import serve_in_thread
 from aiaas_sdk.tensors import Tensor
+from aiaas_sdk.testing.processes import free_port, server_process
 from aiaas_sdk.wire.oip import InferResponse, ModelMetadata
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 # ---------------------------------------------------------------- ours
@@ -175,9 +169,122 @@ TRITON_MODELS = {
 }
 
 
+TALK = """
+import json
+import re
+import time
+import numpy as np
+import triton_python_backend_utils as triton
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                for outputs in self.answer(request):
+                    if request.is_cancelled():
+                        break
+                    sender.send(triton.InferenceResponse(outputs))
+            except Exception as error:
+                sender.send(triton.InferenceResponse(error=triton.TritonError(str(error))))
+            sender.send(flags=triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    {answer}
+"""
+SPEAK = """
+    def answer(self, request):
+        given = {name: triton.get_input_tensor_by_name(request, name).as_numpy().ravel()[0]
+                 for name in ("text_input", "stream", "sampling_parameters")}
+        options = json.loads(given["sampling_parameters"])
+        text = given["text_input"].decode()
+        for stop in options.get("stop", ()):
+            text = text.partition(stop)[0]
+        said = re.findall(r"\\s*\\S+", text)
+        words = said[: options.get("max_tokens")]
+        reason = b"stop" if len(words) == len(said) else b"length"
+        for word in words if given["stream"] else ["".join(words)]:
+            if word.strip() == "fail":
+                raise ValueError("this model's own fault")
+            for _ in range(500 if word == "forever" else 1):
+                time.sleep(0.01 if word == "forever" else 0)
+                told = [] if given["stream"] else [triton.Tensor("finish_reason", np.array([reason], object))]
+                yield [triton.Tensor("text_output", np.array([word.encode()], object)), *told]
+        if given["stream"]:  # why it ended comes with no text, as vLLM tells it
+            yield [triton.Tensor("text_output", np.array([b""], object)),
+                   triton.Tensor("finish_reason", np.array([reason], object))]
+"""
+COUNT = """
+    def answer(self, request):
+        for number in range(int(triton.get_input_tensor_by_name(request, "x").as_numpy().ravel()[0])):
+            yield [triton.Tensor("y", np.full((1, 3), number, np.float32))]
+"""
+DECOUPLED_MODELS = {
+    "talk": (
+        SPEAK,
+        'input [{ name: "text_input", data_type: TYPE_STRING, dims: [1] }, { name: "stream", data_type: TYPE_BOOL,'
+        ' dims: [1] }, { name: "sampling_parameters", data_type: TYPE_STRING, dims: [1] }]\n'
+        'output [{ name: "text_output", data_type: TYPE_STRING, dims: [1] }, { name: "finish_reason",'
+        " data_type: TYPE_STRING, dims: [1] }]\n",
+    ),
+    "count": (
+        COUNT,
+        'input [{ name: "x", data_type: TYPE_FP32, dims: [-1, 3] }]\n'
+        'output [{ name: "y", data_type: TYPE_FP32, dims: [-1, 3] }]\n',
+    ),
+}
+"""Decoupled models: the code of one method, and the signature."""
+DECOUPLED = 'backend: "python"\nmax_batch_size: 0\nmodel_transaction_policy { decoupled: true }\n'
+
+
+def write_decoupled(models: Path) -> None:
+    for name, (answer, signature) in DECOUPLED_MODELS.items():
+        version = models / name / "1"
+        version.mkdir(parents=True)
+        (version / "model.py").write_text(TALK.replace("{answer}", answer.strip()))
+        (version.parent / "config.pbtxt").write_text(
+            DECOUPLED + signature + "instance_group [{ kind: KIND_CPU, count: 1 }]"
+        )
+
+
+class Triton:
+    """A tritonserver.
+
+    Now and then 24.10 ends with a segmentation fault of its own after a client has left a decoupled stream, which the
+    suite does on purpose; so it is looked after.
+    """
+
+    def __init__(self, command: Sequence[str | Path], folder: Path, port: int, environment: Mapping[str, str]) -> None:
+        self.port, self._ready = port, ready(port)
+        self._how = (command, folder, self._ready, environment)
+        self._stack = contextlib.ExitStack()
+
+    def revive(self) -> None:
+        """Start it, unless it runs."""
+        if not self._ready():
+            self.end()
+            self._stack.enter_context(server_process(*self._how))
+
+    def end(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture(autouse=True)
+def _triton_lives(request: pytest.FixtureRequest) -> None:
+    if "triton" in request.fixturenames:
+        request.getfixturevalue("triton_process").revive()
+
+
 @pytest.fixture(scope="session")
-def triton(triton_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`grpc://HOST:PORT` of a tritonserver with `double`, `slow`, `text` (BYTES, echo) and `half` (FP16)."""
+def triton(triton_process: Triton) -> str:
+    """`grpc://HOST:PORT` of a tritonserver with `double`, `slow`, `text` (BYTES, echo), `half` (FP16), and decoupled
+    `talk` (says the words of a text) and `count` (as many responses as x says).
+    """
+    return f"grpc://127.0.0.1:{triton_process.port}"
+
+
+@pytest.fixture(scope="session")
+def triton_process(triton_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
     folder = tmp_path_factory.mktemp("triton")
     libraries = next(triton_env.parent.parent.glob("lib/python3*/site-packages"))
     program, stub = libraries / "pytriton" / "tritonserver", "triton_python_backend_stub"
@@ -195,6 +302,7 @@ def triton(triton_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         version.mkdir(parents=True)
         (version / "model.py").write_text(DOUBLE.format(pause=pause or "pass", y=y))
         (version.parent / "config.pbtxt").write_text(CONFIG.format(datatype=datatype))
+    write_decoupled(folder / "models")
     port = free_port()
     command = [
         program / "bin" / "tritonserver",
@@ -207,13 +315,14 @@ def triton(triton_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "--exit-timeout-secs=1",
     ]
     environment = {
-        **os.environ,
         "LD_LIBRARY_PATH": f"{libraries / 'nvidia_pytriton.libs'}:{program / 'lib'}",
         "PYTHONPATH": str(libraries),
         "PATH": f"{triton_env.parent}:{os.environ['PATH']}",
     }
-    with running(command, folder, port, environment):
-        yield f"grpc://127.0.0.1:{port}"
+    server = Triton(command, folder, port, environment)
+    server.revive()
+    yield server
+    server.end()
 
 
 MLSERVER_DOUBLE = """
@@ -262,8 +371,7 @@ def mlserver(mlserver_env: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     (folder / "settings.json").write_text(json.dumps(settings))
     (folder / "model-settings.json").write_text(json.dumps(model))
     (folder / "double.py").write_text(MLSERVER_DOUBLE)
-    command = [mlserver_env.with_name("mlserver"), "start", folder]
-    with running(command, folder, port, dict(os.environ)):
+    with server_process([mlserver_env.with_name("mlserver"), "start", folder], folder, ready(port)):
         yield f"grpc://127.0.0.1:{port}"
 
 
@@ -304,35 +412,18 @@ def kserve(peer_python: Callable[[str], Path], tmp_path_factory: pytest.TempPath
     (folder / "server.py").write_text(KSERVE)
     port = free_port()
     command = [peer_python("kserve"), folder / "server.py", str(free_port()), str(port)]
-    with running(command, folder, port, dict(os.environ)):
+    with server_process(command, folder, ready(port)):
         yield f"grpc://127.0.0.1:{port}"
 
 
-@contextlib.contextmanager
-def running(command: list[Any], folder: Path, port: int, environment: dict[str, str]) -> Iterator[None]:
-    """A server's process, from when it says that `double` is ready."""
-    log = folder / "log.txt"
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=subprocess.STDOUT, env=environment)
-    try:
-        _await_ready(process, port, log)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
-
-
-def _await_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def ready(port: int) -> Callable[[], bool]:
+    """Whether `double` is."""
     asked = message("inference.ModelReadyRequest")(name="double").SerializeToString()
-    end = time.monotonic() + 60
-    while time.monotonic() < end and process.poll() is None:
+
+    def said() -> bool:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, contextlib.suppress(grpc.RpcError):
             body = channel.unary_unary("/inference.GRPCInferenceService/ModelReady")(asked, timeout=2)
-            if message("inference.ModelReadyResponse").FromString(body).ready:
-                return
-        time.sleep(0.2)
-    pytest.fail(f"it isn't ready (exit status {process.poll()}):\n{log.read_text()[-4000:]}")
+            return bool(message("inference.ModelReadyResponse").FromString(body).ready)
+        return False
+
+    return said

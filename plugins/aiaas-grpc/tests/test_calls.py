@@ -19,6 +19,7 @@ import pytest
 
 import aiaas_sdk as aiaas
 from aiaas_sdk.hookspecs import hookimpl
+from tests.stopwatch import Stopwatch, unhurried
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 SLACK = 0.25
@@ -51,7 +52,7 @@ def test_a_call(load: Any, scripted: Any) -> None:
         assert model.ready()
     assert (info.name, info.version, info.versions, info.platform) == ("double", "1", ("1",), "test")
     assert (info.labels, info.device, info.metadata["note"]) == (("a", "b", "c"), "cpu", "plain")
-    assert info.verbs == {"predict"}
+    assert info.verbs == {"predict", "explain"}
     assert prediction["y"].tolist() == [[7, 2, 4], [6, 8, 10]]
     assert (prediction.backend, prediction.version, prediction.attempts) == ("grpc", "1b", 1)
     assert prediction.top(1)[1][0][0] == "c"
@@ -104,9 +105,9 @@ def test_unavailable_is_tried_again_and_the_pause_is_the_peers(load: Any, script
             scripted.refusing("UNAVAILABLE", grpc_retry_pushback_ms="300"),
             scripted.refusing("RESOURCE_EXHAUSTED", grpc_retry_pushback_ms="10"),
         )
-        begun = time.monotonic()
+        watch = Stopwatch()
         assert model.predict(X).attempts == 3
-        assert 0.3 < time.monotonic() - begun < 1.5
+        assert 0.3 < watch.took() < 1.5
     assert [seen[1]["aiaas-attempt"] for seen in inferring(scripted)] == ["1", "2", "3"]
 
 
@@ -143,10 +144,10 @@ def test_a_slow_call_is_hedged_and_the_loser_cancelled(load: Any, scripted: Any)
     with load(scripted.address, timeout=5, hedge=aiaas.Hedge(delay=0.1)) as model:
         model.info()
         scripted.say(until_left(ended))
-        begun = time.monotonic()
+        watch = Stopwatch()
         assert model.predict(X).attempts == 2
-        assert time.monotonic() - begun < 1
-        assert ended.wait(2)
+        assert watch.took() < 1
+        assert ended.wait(10)
 
 
 def test_limits_hold(load: Any, scripted: Any) -> None:
@@ -163,10 +164,10 @@ def test_the_deadline_is_kept_and_travels(load: Any, scripted: Any) -> None:
     with load(scripted.address, timeout=20) as model:
         model.info()
         scripted.say(waiting(1))
-        begun = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(aiaas.DeadlineExceededError):
             model.predict(X, timeout=0.3)
-        assert 0.29 < time.monotonic() - begun < 0.3 + SLACK
+        assert 0.29 < watch.took() < 0.3 + SLACK
     (_, metadata, left) = inferring(scripted)[0]
     assert 0.1 < left < 0.31
     assert 100 < int(metadata["aiaas-timeout-ms"]) <= 300
@@ -190,10 +191,10 @@ def test_no_deadline_is_none(load: Any, scripted: Any) -> None:
 def test_a_peer_that_accepts_and_says_nothing(load: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         model = load(f"grpc://127.0.0.1:{silent.getsockname()[1]}/models/x", timeout=0.4)
-        begun = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(aiaas.DeadlineExceededError):
             model.info()
-        assert time.monotonic() - begun < 0.4 + SLACK
+        assert watch.took() < 0.4 + SLACK
         model.close()
 
 
@@ -223,7 +224,7 @@ def test_ctrl_c_cancels_the_call(scripted: Any) -> None:
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
             model.predict(X)
-        assert ended.wait(2)
+        assert ended.wait(10)
         assert model.predict(X).attempts == 1
 
 
@@ -305,7 +306,7 @@ def test_a_closed_model_has_no_connection(load: Any, scripted: Any) -> None:
         with load(f"grpc://127.0.0.1:{relay.port}/models/double", timeout=10) as model:
             model.predict(X)
             assert not relay.ended.is_set()
-        assert relay.ended.wait(2)
+        assert relay.ended.wait(10)
 
 
 def test_large_tensors_go_both_ways(load: Any, serving: Any) -> None:
@@ -531,12 +532,10 @@ for _ in range(3):
 
 
 def test_a_script_ends_quietly_whatever_it_leaves_open(scripted: Any) -> None:
-    begun = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "ignore::ResourceWarning", "-c", LEFT, scripted.address],
         capture_output=True,
         text=True,
         timeout=30,
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert time.monotonic() - begun < 15
+    assert (done.returncode, unhurried(done.stderr)) == (0, "")

@@ -15,6 +15,7 @@ from aiaas_grpc.messages import pool
 
 import aiaas_sdk as aiaas
 from aiaas_sdk.testing.conformance import Conformance, Subject
+from tests.stopwatch import Stopwatch
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer]
 
@@ -86,6 +87,45 @@ def test_a_deadline_passes_at_a_strangers(load: Any, triton: str) -> None:
         assert model.predict(X).attempts == 1
 
 
+# ---------------------------------------------------------------- decoupled models
+def test_tritons_text_comes_in_pieces(load: Any, triton: str) -> None:
+    with load(f"{triton}/models/talk", timeout=10) as model:
+        assert model.info().verbs == {"predict", "generate", "stream"}
+        with model.stream("one two three", max_tokens=2) as pieces:
+            assert [piece.text for piece in pieces] == ["one", " two"]
+            assert (pieces.result().version, pieces.result().finish_reason) == ("1", "length")
+        assert model.generate("one two three").text == "one two three"
+        with pytest.raises(aiaas.StreamInterruptedError, match="this model's own fault") as caught:
+            model.stream("so far fail").result()
+        assert caught.value.partial == "so far"
+        with pytest.raises(aiaas.ModelError, match="this model's own fault"):
+            model.generate("fail")
+
+
+def test_triton_is_told_who_left(load: Any, triton: str) -> None:
+    with load(f"{triton}/models/talk", timeout=20) as model:
+        watch = Stopwatch()
+        with model.stream("forever") as pieces:
+            assert next(pieces).text == "forever"
+        assert model.generate("next").text == "next"  # the model has one instance, and is free again
+        assert watch.took() < 4
+        with pytest.raises(aiaas.StreamInterruptedError) as caught:
+            model.stream("forever", timeout=0.5).result()
+        assert caught.value.partial.startswith("foreverforever")
+
+
+def test_tritons_decoupled_model_is_predicted_where_it_answers_once(load: Any, triton: str) -> None:
+    x = np.ones((1, 3), np.float32)
+    with load(f"{triton}/models/count", timeout=10) as model:
+        assert model.info().verbs & {"predict", "generate", "stream"} == {"predict"}
+        assert model.predict(x)["y"].tolist() == [[0, 0, 0]]
+        with pytest.raises(aiaas.UnsupportedOperationError, match="several responses"):
+            model.predict(3 * x)
+        with pytest.raises(aiaas.ProtocolError, match="no response"):
+            model.predict(0 * x)
+        assert model.predict(x, outputs=["y"])["y"].shape == (1, 3)
+
+
 # ---------------------------------------------------------------- conformance
 class TestTriton(Conformance):
     @pytest.fixture(scope="module")
@@ -102,6 +142,33 @@ class TestTriton(Conformance):
             slow=f"{triton}/models/slow",
             absent=f"{triton}/models/nope",
             unreachable="grpc://127.0.0.1:1/models/double",
+        )
+
+
+class TestTritonTalk(Conformance):
+    """A decoupled model of text; as one of tensors it is asked for the same words, whole."""
+
+    @pytest.fixture(scope="module")
+    @staticmethod
+    def subject(triton: str) -> Subject:
+        def words(rows: int, seed: int) -> dict[str, Any]:
+            given = {"text_input": f"one two {seed}", "sampling_parameters": "{}"}
+            return {
+                "stream": np.array([False]),
+                **{name: np.array([text.encode()], object) for name, text in given.items()},
+            }
+
+        return Subject(
+            f"{triton}/models/talk",
+            reference=lambda inputs: {
+                "text_output": inputs["text_input"],
+                "finish_reason": np.array([b"stop"], object),
+            },
+            inputs=words,
+            failing={**words(1, 0), "text_input": np.array([b"fail"], object)},
+            absent=f"{triton}/models/nope",
+            unreachable="grpc://127.0.0.1:1/models/talk",
+            exempt={"generate_takes_messages": "over gRPC a model continues a text; messages go over HTTP"},
         )
 
 

@@ -102,12 +102,12 @@ def test_typed_contents_are_taken_and_raw_ones_given(caller: Any) -> None:
         ("ModelInfer", b"\xff\xff", "INVALID_ARGUMENT", "ends within"),
         ("ModelInfer", b"", "NOT_FOUND", "no model ''"),
         ("ModelMetadata", b"\x0a\x05a", "INVALID_ARGUMENT", "isn't a ModelMetadataRequest"),
-        ("ModelStreamInfer", b"", "UNIMPLEMENTED", ""),
+        ("ModelConfig", b"", "UNIMPLEMENTED", ""),
     ],
 )
 def test_who_asks_wrongly_is_told(caller: Any, method: str, fields: Any, code: str, words: str) -> None:
     call = caller("e=echo:?x=FP32[-1,3]")
-    known = method if method != "ModelStreamInfer" else "ServerLive"
+    known = method if method != "ModelConfig" else "ServerLive"
     if method != known:
         with pytest.raises(grpc.RpcError) as caught:
             call.channel.unary_unary(f"/{SERVICE}/{method}")(b"", timeout=5)
@@ -176,7 +176,7 @@ def test_a_caller_who_goes_away_calls_off_what_runs_for_him(serving: Any, script
     while "ModelInfer" not in [seen[0] for seen in scripted.seen]:
         time.sleep(0.01)
     running.cancel()
-    assert ended.wait(3)
+    assert ended.wait(10)
     caller.channel.close()
 
 
@@ -351,6 +351,7 @@ def test_tritonclient_is_served(triton_env: Path, serving: Callable[..., str]) -
 
 
 # ---------------------------------------------------------------- conformance
+@pytest.mark.slow
 class TestServed(Conformance):
     """The backend against `aiaas serve`, with every datatype."""
 
@@ -369,4 +370,5 @@ class TestServed(Conformance):
                 datatypes={kind: f"{base}/models/{kind}" for kind in DATATYPES},
                 absent=f"{base}/models/nope",
                 unreachable="grpc://127.0.0.1:1/models/e",
+                exempt={"generate_takes_messages": "over gRPC a model continues a text; messages go over HTTP"},
             )

@@ -107,7 +107,7 @@ class HuggingFaceBackend(RemoteBackend):
             if (yield from self._has(call, "/health")):
                 raise self._untold() from None
             raise ModelNotFoundError(
-                f"nothing answers {self._base}/info and {self._base}/health", hint="Is the path right", status=404
+                f"nothing answers {self._base}/info and {self._base}/health", hint="Is the path right?", status=404
             ) from None
         try:
             told = from_json(bytes(reply.body))

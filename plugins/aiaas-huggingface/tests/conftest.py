@@ -2,21 +2,16 @@
 
 TGI and TEI are Rust programs with weights to download, and can't run here. `stand_in` answers in their shapes, with
 their limits and their words where these are broken (TGI router/src/validation.rs, TEI router/src/http); how true it is
-of TGI can be seen in test_witness.py, where Hugging Face's own client talks to it. `pipelines` are real: transformers'.
+of them can be seen in test_witness.py, where Hugging Face's own client talks to it. `pipelines` are transformers' own.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import random
 import re
-import socket
-import subprocess
 import threading
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +22,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
+
+from aiaas_sdk.testing.processes import answers, free_port, server_process
 
 LIMIT = 512
 """Tokens of a prompt and its answer."""
@@ -97,8 +94,10 @@ def likeliest(token: dict[str, Any], count: int) -> list[dict[str, Any]]:
 
 
 async def generate(request: Request) -> Response:
+    """`/generate`, `/generate_stream`, and `/`, where `stream` tells which is meant and the whole comes in a list."""
     asked = await request.json()
-    prompt, given = asked["inputs"], asked["parameters"]
+    prompt, given = asked["inputs"], {k: v for k, v in asked.get("parameters", {}).items() if v is not None}
+    compatible = not request.url.path.endswith(("/generate", "_stream"))
     if (fault := fault_of(prompt, given)) is not None:
         said = {"error": f"Input validation error: {fault}", "error_type": "validation"}
         return JSONResponse(said, 422)
@@ -106,8 +105,10 @@ async def generate(request: Request) -> Response:
         return JSONResponse({"error": "Request failed during generation: CUDA", "error_type": "generation"}, 424)
     tokens, reason = written(prompt, given)
     text = "".join(token["text"] for token in tokens if not token["special"])
-    if request.url.path.endswith("_stream"):
+    if request.url.path.endswith("_stream") or (compatible and asked.get("stream")):
         return StreamingResponse(events(prompt, given, tokens, text, reason), media_type="text/event-stream")
+    if given.get("return_full_text"):
+        text = prompt + text
     details = {
         "finish_reason": reason,
         "generated_tokens": len(tokens),
@@ -118,7 +119,8 @@ async def generate(request: Request) -> Response:
     if count := given.get("top_n_tokens"):
         details["top_tokens"] = [likeliest(token, count) for token in tokens]
     headers = {"x-prompt-tokens": str(len(prompt.split())), "x-queue-time": "2", "x-inference-time": "40"}
-    return JSONResponse({"generated_text": text, "details": details}, headers=headers)
+    whole = {"generated_text": text} | ({"details": details} if given.get("details") else {})
+    return JSONResponse([whole] if compatible else whole, headers=headers)
 
 
 async def events(prompt: str, given: dict[str, Any], tokens: Any, text: str, reason: str) -> AsyncIterator[bytes]:
@@ -187,7 +189,7 @@ def letters(text: str) -> list[float]:
 
 async def embed(request: Request) -> Response:
     asked = await request.json()
-    texts = asked["inputs"]
+    texts = [asked["inputs"]] if isinstance(asked["inputs"], str) else asked["inputs"]
     tokens = {"x-compute-tokens": str(sum(len(text.split()) + 2 for text in texts))}
     return refused(texts) or JSONResponse([letters(text)[: asked.get("dimensions")] for text in texts], headers=tokens)
 
@@ -200,7 +202,11 @@ def classes(text: str) -> list[dict[str, Any]]:
 
 
 async def classify(request: Request) -> Response:
-    texts = [text for (text,) in (await request.json())["inputs"]]
+    """Of one text its classes; of a list of lists of one text each a list of them."""
+    inputs = (await request.json())["inputs"]
+    if isinstance(inputs, str):
+        return refused([inputs]) or JSONResponse(classes(inputs))
+    texts = [text for (text,) in inputs]
     return refused(texts) or JSONResponse([classes(text) for text in texts])
 
 
@@ -234,7 +240,8 @@ def answering(document: Any) -> Any:
 
 
 def mounted(name: str, info: Any, **posts: Any) -> Mount:
-    routes = [Route("/health", answering(None))]
+    """An endpoint: what it does is at its root, too, as TGI and TEI have it."""
+    routes = [Route("/health", answering(None)), *(Route("/", act, methods=["POST"]) for act in [*posts.values()][:1])]
     if info is not None:
         routes.append(Route("/info", answering(info)))
     return Mount(f"/{name}", routes=routes + [Route(f"/{path}", act, methods=["POST"]) for path, act in posts.items()])
@@ -254,11 +261,6 @@ APP = Starlette(
         Route("/hf-inference/models/org/name/pipeline/sentence-embeddings", sentences, methods=["POST"]),
     ]
 )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
@@ -336,27 +338,6 @@ def pipelines(transformers_env: Path, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("pipelines")
     (folder / "server.py").write_text(PIPELINES)
     port = free_port()
-    with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen(
-            [transformers_env, "server.py", str(port)], cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=os.environ
-        )
-    try:
-        _await_ready(process, f"http://127.0.0.1:{port}/text-generation/health", folder / "log.txt")
+    ready = answers(f"http://127.0.0.1:{port}/text-generation/health")
+    with server_process([transformers_env, "server.py", str(port)], folder, ready):
         yield f"huggingface+http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
-
-
-def _await_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    end = time.monotonic() + 90
-    while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(OSError), opener.open(url, timeout=2):
-            return
-        time.sleep(0.2)
-    pytest.fail(f"no answer at {url} (exit status {process.poll()}):\n{log.read_text()[-4000:]}")

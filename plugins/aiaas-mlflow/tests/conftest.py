@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
-import subprocess
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from aiaas_sdk.testing.processes import answers, free_port, server_process
 
 SERVER = '''
 import sys
@@ -99,33 +95,7 @@ def scoring(peer_python: Callable[[str], Path], tmp_path_factory: pytest.TempPat
     """`mlflow+http://HOST:PORT` of MLflow's scoring server: each model below a path of its own."""
     folder = tmp_path_factory.mktemp("mlflow")
     (folder / "server.py").write_text(SERVER)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen(
-            [peer_python("mlflow"), "server.py", str(port)],
-            cwd=folder,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
-        )
-    try:
-        _await_ready(process, f"http://127.0.0.1:{port}/double/ping", folder / "log.txt")
+    port = free_port()
+    command, quiet = [peer_python("mlflow"), "server.py", str(port)], {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    with server_process(command, folder, answers(f"http://127.0.0.1:{port}/double/ping"), quiet):
         yield f"mlflow+http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
-
-
-def _await_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    end = time.monotonic() + 60
-    while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(OSError), opener.open(url, timeout=2):
-            return
-        time.sleep(0.1)
-    pytest.fail(f"no answer at {url} (exit status {process.poll()}):\n{log.read_text()[-4000:]}")

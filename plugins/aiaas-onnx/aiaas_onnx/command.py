@@ -41,10 +41,12 @@ def command(
     For example:
 
         aiaas export torch:models/digits digits.onnx
-        aiaas export digits models/digits-int8 --int8 static --data images.npy --truth classes.npy
+        aiaas export digits models/digits-int8 --int8 static --data images.npy
 
-    The answers are compared with PyTorch's before anything is written, on --data or else on random inputs. With
-    --int8 and --data it says what was lost, on every second row where the others set the scales.
+    The answers are compared with PyTorch's before anything is written, on
+    --data or else on random inputs. With --int8 and --data it says what was
+    lost, on every second row where the others set the scales; with --truth,
+    in accuracy, too.
     """
     rows = None if data is None else _rows(address, data, input_name)
     right = None if truth is None else _truth(truth)

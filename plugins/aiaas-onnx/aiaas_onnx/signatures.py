@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx
 
+from aiaas_sdk.articles import with_article
 from aiaas_sdk.errors import UnsupportedOperationError
 from aiaas_sdk.records.model import TensorSpec
 
@@ -62,7 +63,8 @@ def _spec(argument: Any, ranked: bool, what: str, where: str) -> TensorSpec:
     if datatype is None:
         hint = "Export a classifier of scikit-learn with zipmap=False" if "map(" in argument.type else None
         raise UnsupportedOperationError(
-            f"{what} {argument.name!r} of {where} is a {argument.type}, which is no tensor that can travel", hint=hint
+            f"{what} {argument.name!r} of {where} is {with_article(argument.type)}, which is no tensor that can travel",
+            hint=hint,
         )
     if not ranked:
         raise UnsupportedOperationError(

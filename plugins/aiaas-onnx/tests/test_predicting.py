@@ -122,7 +122,7 @@ def test_other_metadata_is_told(put: Put, graphs: SimpleNamespace) -> None:
     assert info.metadata["author"] == "somebody"
     assert info.metadata["opset"] == {"ai.onnx": 20}
     assert info.metadata["digest"].startswith("sha256:")
-    assert info.verbs == {"predict"}
+    assert info.verbs == {"predict", "explain"}
 
 
 def test_large_arrays_are_not_copied(put: Put, graphs: SimpleNamespace) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aiaas_sdk.address import Address
+from aiaas_sdk.articles import with_article
 from aiaas_sdk.errors import (
     AddressError,
     BundleError,
@@ -62,11 +64,11 @@ def find(address: Address) -> Place:
     path = Path(address.target)
     if not address.target or address.version is not None:
         raise AddressError(f"{address} names no folder and no file", hint="Write hf:FOLDER or hf:FILE.gguf")
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path's, it says no to what can't be a path
         if path.suffix.lower() != ".gguf":
             raise BundleError(f"{path} is no .gguf file", hint="Of a Hugging Face model, name the folder")
         return Place(path.parent, path.name, GENERATE)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise ModelNotFoundError(
             f"there is no {path}", hint="hf: reads folders on this machine; download the model first"
         )
@@ -79,6 +81,8 @@ def find(address: Address) -> Place:
 
 def facts_of(path: Path) -> Mapping[str, Any]:
     """A file of settings; empty where it isn't there."""
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise BundleError(f"{path} is no plain file")
     try:
         if path.stat().st_size > LARGEST:
             raise BundleError(f"{path} is larger than {LARGEST} bytes")
@@ -104,7 +108,10 @@ def _check_no_code(config: Mapping[str, Any], folder: Path) -> None:
     for key, value in _entries(config):
         if any(key.lstrip("_").startswith(name) for name in IMPLEMENTATIONS) and "/" in str(value):
             raise UnsafeBundleError(f"{folder} wants code from the hub: its config.json has {key} {str(value)[:80]!r}")
-    if not any(folder.glob("*.safetensors")):
+    weights = [*folder.glob("*.safetensors")]
+    if strange := [path for path in weights if not path.is_file()]:
+        raise BundleError(f"{strange[0]} is no plain file")
+    if not weights:
         raise BundleError(
             f"{folder} holds no *.safetensors",
             hint="Pickled weights (.bin, .pt) are code and aren't read; convert them first",
@@ -136,6 +143,6 @@ def _task(config: Mapping[str, Any], folder: Path) -> str:
     if name.endswith(("Model", "ForMaskedLM")):
         return EMBED
     raise UnsupportedOperationError(
-        f"{folder} holds a {name[:80]}, which neither speaks, nor embeds, nor classifies texts",
+        f"{folder} holds {with_article(name[:80])}, which neither speaks, nor embeds, nor classifies texts",
         hint="ForCausalLM, ForConditionalGeneration, ForSequenceClassification and encoders do",
     )

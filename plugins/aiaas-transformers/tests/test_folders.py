@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -106,6 +107,25 @@ def test_pickled_weights_arent_read(copy: Path) -> None:
     (copy / "other.safetensors").write_bytes(b"\0" * 16)  # one that isn't the model's
     with pytest.raises(aiaas.BundleError, match="safetensors"):
         opened(copy)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("target", [None, "/dev/zero"], ids=["pipe", "device"])
+def test_what_has_no_end_isnt_read(copy: Path, name: str, target: str | None) -> None:
+    (copy / name).unlink()
+    if target is None:
+        os.mkfifo(copy / name)
+    else:
+        (copy / name).symlink_to(target)
+    with pytest.raises(aiaas.BundleError):
+        opened(copy)
+
+
+@pytest.mark.parametrize("place", ["x" * 5000, "loop"], ids=["long", "loop"])
+def test_a_place_that_leads_nowhere_is_told(tmp_path: Path, place: str) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(aiaas.ModelNotFoundError):
+        aiaas.load(f"hf:{tmp_path / place}")
 
 
 def test_an_adapter_names_another_model(copy: Path) -> None:

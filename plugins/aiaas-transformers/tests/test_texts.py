@@ -44,6 +44,7 @@ def test_a_vector_is_the_mean_of_length_1(load: Load, small: SimpleNamespace) ->
             model.generate("x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "pooled"),
     [
