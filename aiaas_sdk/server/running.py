@@ -108,8 +108,8 @@ def serve_shared(job: Job, number: int, pages: Sequence[int], beats: Beats, chan
 
     def listens() -> None:
         asyncio.get_running_loop().add_reader(channel.fileno(), ended)
+        beating(beats, job.silence, lambda: server.ending)  # before anybody is told: it may hang from then on
         channel.send(tuple(app.hosting.models))
-        beating(beats, job.silence, lambda: server.ending)
 
     def ended() -> None:
         asyncio.get_running_loop().remove_reader(channel.fileno())

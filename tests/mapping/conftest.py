@@ -76,14 +76,13 @@ class Handler(BaseHTTPRequestHandler):
             peer.flying.append(peer.now)
             status = peer.refusal if peer.most is not None and peer.now > peer.most else peer.refuse(rows)
             peer.refused += status == peer.refusal
-        try:
-            if status is not None:
-                self._answer(status, {"error": "not now"})
-                return
+        if status is None:
             time.sleep(peer.delay)
-        finally:
-            with peer.guard:
-                peer.now -= 1
+        with peer.guard:  # before the answer is sent: the next call may be here sooner than this thread goes on
+            peer.now -= 1
+        if status is not None:
+            self._answer(status, {"error": "not now"})
+            return
         data = [2 * row for row in rows][peer.short :]
         output = {"name": "y", "datatype": "FP32", "shape": [len(data), 1], "data": data}
         with peer.guard:
