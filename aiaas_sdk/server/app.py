@@ -36,6 +36,7 @@ from aiaas_sdk.server.generate import Generate
 from aiaas_sdk.server.heads import Head, head_in
 from aiaas_sdk.server.hosting import Hosting, Targets
 from aiaas_sdk.server.invocations import Invocations
+from aiaas_sdk.server.overflow import Overflow
 from aiaas_sdk.server.page import Page
 from aiaas_sdk.server.paths import NAME
 from aiaas_sdk.server.probes import Probes
@@ -63,6 +64,7 @@ class App:
         access: who may ask; None where everybody may. origins: whose pages may.
         certificate: for HTTPS; None without.
         training: the jobs; None where there are none.
+        overflow: the requests that a full queue refuses.
         draining: set where the server is about to end: it isn't ready, and answers close their connections.
         cut_off: set where it ends now: what is cancelled from then on is told so.
     """
@@ -72,6 +74,7 @@ class App:
         self.draining = self.cut_off = False
         self._requests = Requests(hosting.ledger, hosting.models, Room(serving.room), logged=serving.access_log)
         self.access = access_to(serving)
+        self.overflow = Overflow(self._requests, open=self.access is None, draining=lambda: self.draining)
         self.origins = Origins(serving.cors)
         self.certificate = certificate_of(serving)
         self._hosts = None if serving.hosts is None else frozenset(host.lower() for host in serving.hosts)
@@ -129,7 +132,9 @@ class App:
         except Exception as error:
             if sending.started:  # an answer can't be taken back; the server closes the connection
                 raise
-            await _refuse(refused(error), scope, receive, sending)
+            told = refused(error)
+            await _refuse(told, scope, receive, sending)
+            self.overflow.learn(told, scope, sending.lines, visit)
         finally:
             self._requests.ended(visit, scope)
 
@@ -161,14 +166,19 @@ class App:
 
 
 class _Sending:
-    """ASGI's `send`, which knows whether an answer has begun, and adds the headers of every answer."""
+    """ASGI's `send`, which knows whether an answer has begun, and adds the headers of every answer.
 
-    __slots__ = ("_app", "_begun", "_lines", "_request_id", "_scope", "_send", "_visit", "ended", "started")
+    Attributes:
+        started, ended: whether the answer has.
+        lines: its headers.
+    """
+
+    __slots__ = ("_app", "_begun", "_request_id", "_scope", "_send", "_visit", "ended", "lines", "started")
 
     def __init__(self, app: App, scope: Scope, send: Send, visit: Visit) -> None:
         self._app, self._scope, self._send, self._visit = app, scope, send, visit
         self.started = self.ended = False
-        self._lines: list[tuple[bytes, bytes]] = []
+        self.lines: list[tuple[bytes, bytes]] = []
         self._request_id: bytes | None = None
         if in_openai_form(scope["path"]):
             self._begun = time.perf_counter()
@@ -180,8 +190,8 @@ class _Sending:
         if not self.started:
             self.started = True
             self._visit.status = message["status"]
-            message["headers"] = self._lines = [*message.get("headers", ()), *self._app.origins.added(self._scope)]
-            self._add(self._lines)
+            message["headers"] = self.lines = [*message.get("headers", ()), *self._app.origins.added(self._scope)]
+            self._add(self.lines)
         else:
             self._visit.sent += len(message.get("body", b""))
             self.ended = not message.get("more_body", False)
@@ -200,7 +210,7 @@ class _Sending:
     @property
     def streams(self) -> bool:
         """Whether an event stream has begun."""
-        return any(value.startswith(b"text/event-stream") for _, value in self._lines)
+        return any(value.startswith(b"text/event-stream") for _, value in self.lines)
 
 
 # ---------------------------------------------------------------- saying no

@@ -38,6 +38,9 @@ logger = logging.getLogger("aiaas_sdk.server")
 
 _LOOK = 0.25
 """Seconds between two looks whether the thread of a pass still lives."""
+_QUIET = 3
+"""Turns of the loop that bring nobody, after which nobody is on his way: a head that is read in one turn, and its body
+in the next, wait only in the one after."""
 _WEIGHT = 0.2
 """Of the newest pass in the running mean of their times."""
 
@@ -72,7 +75,7 @@ class Batcher:
         self._starting: asyncio.Handle | None = None
         self._delayed: asyncio.Handle | None = None
         self._busy = False  # requests came together lately
-        self._seen = 0  # that waited at the last look
+        self._seen = self._quiet = 0  # that waited at the last look; looks since more did
         self._mean: float | None = None  # seconds of a pass
 
     @property
@@ -165,14 +168,16 @@ class Batcher:
         self._start_soon(loop)
 
     def _coming(self) -> bool:
-        """Whether others came with the last turn of the loop, where they do come together: the next may bring more.
+        """Whether others came with the last turns of the loop, where they do come together: the next may bring more.
 
         A turn takes microseconds, and a pass for the first of many costs all of them the time of a pass.
         """
         before, self._seen = self._seen, len(self._waiting)
-        if self._busy and self._shared and before < self._seen < self._sizing.limit:
-            return True
-        self._seen = 0
+        if self._busy and self._shared and self._seen < self._sizing.limit:
+            self._quiet = 0 if before < self._seen else self._quiet + 1
+            if self._quiet < _QUIET:
+                return True
+        self._seen = self._quiet = 0
         return False
 
     def _next(self) -> list[Member]:

@@ -10,7 +10,7 @@ from typing import Any
 from aiaas_sdk.flow import Buffer
 from aiaas_sdk.server.errors import RefusedError
 from aiaas_sdk.server.heads import Head
-from aiaas_sdk.server.visits import current
+from aiaas_sdk.server.visits import Visit, current
 
 __all__ = ["MAX_BODY", "MAX_INFLATED", "LeftError", "aligned", "drain", "read_body"]
 
@@ -50,13 +50,19 @@ async def read_body(head: Head, receive: Any, *, limit: int, inflated: int = MAX
         if length < 0:
             raise RefusedError(400, "the header Content-Length is no length", unread=True)
         raise _too_large(allowed)
-    body = await _whole(receive, length, allowed, 0 if encoding else head.text)
-    if (visit := current()) is not None:
+    visit = current()
+    body, more = await _taken(receive, visit)
+    if more:
+        body = await _whole(receive, visit, body, length, allowed, 0 if encoding else head.text)
+    elif len(body) > allowed:
+        raise _too_large(allowed)
+    if visit is not None:
         visit.received = len(body)
     if not encoding or not len(body):
         return body
     unpacked = await asyncio.to_thread(_unpacked, body, encoding, allowed)
-    _take(len(unpacked))
+    if visit is not None:
+        visit.take(len(unpacked))
     return unpacked
 
 
@@ -65,16 +71,12 @@ def _too_large(limit: int) -> RefusedError:
 
 
 # ---------------------------------------------------------------- reading
-async def _whole(receive: Any, length: int | None, limit: int, text: int) -> Buffer:
-    piece, more = await _taken(receive)
-    if not more:
-        if len(piece) > limit:
-            raise _too_large(limit)
-        return piece
+async def _whole(receive: Any, visit: Visit | None, piece: Buffer, length: int | None, limit: int, text: int) -> Buffer:
+    """A body that begins with this piece, and has more of them."""
     if length is None:
-        return await _growing(receive, piece, limit)
+        return await _growing(receive, visit, piece, limit)
     buffer = aligned(length, text)
-    filled = 0
+    filled, more = 0, True
     while True:
         end = filled + len(piece)
         if end > length:  # the server before us lets nothing through that is longer or shorter; another might
@@ -83,40 +85,32 @@ async def _whole(receive: Any, length: int | None, limit: int, text: int) -> Buf
         filled = end
         if not more:
             break
-        piece, more = await _taken(receive)
+        piece, more = await _taken(receive, visit)
     if filled != length:
         raise RefusedError(400, "the body is shorter than its Content-Length", unread=True)
     return buffer
 
 
-async def _growing(receive: Any, piece: bytes, limit: int) -> Buffer:
+async def _growing(receive: Any, visit: Visit | None, piece: Buffer, limit: int) -> Buffer:
     """A body whose length nobody said; what was read of one that is too long stays below limit + one piece."""
     body, more = bytearray(piece), True
     while more and len(body) <= limit:
-        piece, more = await _taken(receive)
+        piece, more = await _taken(receive, visit)
         body += piece
     if len(body) > limit:
         raise _too_large(limit)
     return body
 
 
-async def _taken(receive: Any) -> tuple[bytes, bool]:
-    piece, more = await _piece(receive)
-    _take(len(piece))
-    return piece, more
-
-
-def _take(size: int) -> None:
-    """Memory for what has come; RefusedError where the requests that are under way have it all."""
-    if (visit := current()) is not None:
-        visit.take(size)
-
-
-async def _piece(receive: Any) -> tuple[bytes, bool]:
+async def _taken(receive: Any, visit: Visit | None) -> tuple[Buffer, bool]:
+    """What comes next, and whether that isn't all. RefusedError where other requests have all the memory."""
     message = await receive()
     if message["type"] == "http.disconnect":
         raise LeftError
-    return message.get("body", b""), message.get("more_body", False)
+    piece = message.get("body", b"")
+    if visit is not None:
+        visit.take(len(piece))
+    return piece, message.get("more_body", False)
 
 
 def aligned(length: int, text: int) -> memoryview:
@@ -142,7 +136,7 @@ async def drain(receive: Any) -> None:
         async with asyncio.timeout(_DRAINED):
             more = True
             while more and taken < _DRAINED_BYTES:
-                piece, more = await _piece(receive)
+                piece, more = await _taken(receive, None)
                 taken += len(piece)
 
 

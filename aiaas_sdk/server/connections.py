@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from aiaas_sdk.server.errors import PAUSE, RefusedError, error_body
 from aiaas_sdk.server.gathering import Gathering
 from aiaas_sdk.server.heads import head_in
-from aiaas_sdk.server.incoming import Incoming, Inlet, space_of
+from aiaas_sdk.server.incoming import Incoming, Inlet, Waste, space_of
+from aiaas_sdk.server.overflow import RAW, Overflow, Refused
 
 __all__ = ["most_connections", "protocol_class"]
 
@@ -161,21 +163,26 @@ class _OnH11(_Patience, H11Protocol):
 
 _OnHttptools: type[asyncio.Protocol] | None
 try:
-    from httptools import HttpRequestParser
+    from httptools import HttpRequestParser, parse_url
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    from aiaas_sdk.server.outgoing import Outgoing
 except ImportError:
     _OnHttptools = None
 else:
 
     class _Httptools(_Patience, HttpToolsProtocol):
         _head = 0
-        _body: Incoming | None = None
+        _raw = b""
+        """A head that is known whole before it is parsed."""
+        _body: Incoming | Waste | None = None
         """What comes now, where its end is known."""
         _latest: Incoming | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._space = space_of(self.loop)
+            self._overflow: Overflow = self.config.app.overflow
             transport.set_protocol(Inlet(self))
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -187,20 +194,62 @@ else:
             """Where the next bytes are read to; a little while a head comes, so that the body behind it comes apart."""
             if self._body is not None:
                 return self._body.room()
-            return self._space.room if self._phase == "body" else self._space.room[:_SLICE]
+            whole = self._phase == "body" or self._overflow.watched
+            return self._space.room if whole else self._space.room[:_SLICE]
 
         def came(self, size: int) -> None:
             """So many bytes lie there."""
             self._arrived += size
+            begins = self._overflow.watched and self._begins()
             self._silent = False
-            if self._body is None:
+            if self._body is not None:
+                self._body.came(size)
+                self._end_body()
+            elif begins:
+                self._begin(self._space.room[:size])
+            else:
                 self._feed(self._space.room[:size])
+
+        def _begins(self) -> bool:
+            """Whether what comes now is a request with none before it."""
+            return self.idle and not self.pipeline
+
+        def _begin(self, data: memoryview) -> None:
+            """A request begins, in a time in which some are refused."""
+            head = self._overflow.head_of(data)
+            refused = self._overflow.find(head)
+            if refused is not None and len(data) <= len(head) + refused.length:
+                self._give(refused, len(head) + refused.length - len(data))
                 return
-            self._body.came(size)
-            if not self._body.left:
-                self._body = None
+            self._raw = head
+            self._feed(data[: len(head) or None])
+            rest = data[len(head) :] if head else data[:0]
+            if isinstance(self._body, Incoming):
+                own, rest = rest[: self._body.left], rest[self._body.left :]
+                self._body.take(own)
+                self._end_body()
+            if rest and not self.transport.is_closing():
+                self._feed(rest)
+
+        def _give(self, refused: Refused, left: int) -> None:
+            """Answer, and throw away what comes of the body."""
+            self._overflow.count(refused)
+            self.transport.write(refused.answer(self.server_state.default_headers))
+            self.server_state.total_requests += 1
+            self._body = Waste(left, self._space)
+            self._enter("body")
+            self._end_body()
+
+        def _end_body(self) -> None:
+            body = self._body
+            if body is None or body.left:
+                return
+            self._body = None
+            if isinstance(body, Incoming):
                 self.on_message_complete()
                 self._parse_anew()
+            else:
+                self._phase, self._since = "", self.loop.time()
 
         def _parse_anew(self) -> None:
             """The parser hasn't seen the end of the body, and waits for it."""
@@ -236,8 +285,38 @@ else:
             super().on_message_begin()
 
         def on_headers_complete(self) -> None:
+            """As uvicorn's, without web sockets, and with answers of ours."""
             self._enter("body")
-            super().on_headers_complete()
+            version = self.parser.get_http_version()
+            before, self.cycle = self.cycle, self._cycle(version)
+            if before is None or before.response_complete:
+                self._start_asgi_task(self.cycle, self.app)
+            else:
+                self.flow.pause_reading()
+                self.pipeline.appendleft((self.cycle, self.app))
+
+        def _cycle(self, version: str) -> Outgoing:
+            parsed, scope = parse_url(self.url), cast(dict[str, Any], self.scope)
+            path = parsed.path.decode("ascii")
+            scope["method"] = self.parser.get_method().decode("ascii")
+            scope["http_version"] = version
+            scope["path"] = unquote(path) if "%" in path else path
+            scope["raw_path"], scope["query_string"] = parsed.path, parsed.query or b""
+            if self._raw:
+                scope[RAW], self._raw = self._raw, b""
+            return Outgoing(
+                scope=self.scope,
+                transport=self.transport,
+                flow=self.flow,
+                logger=self.logger,
+                access_logger=self.access_logger,
+                access_log=self.access_log,
+                default_headers=self.server_state.default_headers,
+                message_event=asyncio.Event(),
+                expect_100_continue=self.expect_100_continue,
+                keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+                on_response=self.on_response_complete,
+            )
 
         def on_message_complete(self) -> None:
             self._phase = ""

@@ -10,7 +10,7 @@ others asked. The log has the particulars.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -103,6 +103,7 @@ class RefusedError(Exception):
         retry_after: seconds for the header Retry-After, None for no such header.
         headers: further headers of the answer.
         unread: the rest of the request's body isn't worth reading; the connection ends with the answer.
+        full: whether the queue that was full still is; None where it is refused for something else.
         code, param: OpenAI's code of the error, and the member of the request that is meant.
         output: what the model said, where that is what's wrong.
     """
@@ -123,6 +124,7 @@ class RefusedError(Exception):
         self.status, self.message = status, message
         self.code, self.param, self.output = code, param, output
         self.retry_after, self.headers, self.unread = retry_after, headers, unread
+        self.full: Callable[[], bool] | None = None
 
     def header_lines(self) -> list[tuple[bytes, bytes]]:
         """The headers that go with it; Retry-After in whole seconds (RFC 9110 10.2.3)."""

@@ -35,6 +35,7 @@ class Head:
         origin: the page that a browser sends it for; None where none does.
         encoding: of the body: "" for none.
         length: bytes of the body; None where nobody says it; -1 where the header is none.
+        plain: whether it is remembered: it is short, and no line is a secret or an id.
         text: bytes of JSON before the tensors; 0 where nobody says it.
         waits: milliseconds for which whoever sent it waits; None where nobody says it.
         retries: whether the caller asks again by himself where that may help: then nobody here does it for him.
@@ -45,7 +46,7 @@ class Head:
     """
 
     __slots__ = (
-        "costly", "encoding", "headers", "hosts", "length", "lengths", "origin", "retries", "text", "waits",
+        "costly", "encoding", "headers", "hosts", "length", "lengths", "origin", "plain", "retries", "text", "waits",
     )  # fmt: skip
 
     def __init__(self, lines: Lines) -> None:
@@ -64,6 +65,7 @@ class Head:
         self.retries = ATTEMPT in headers or _RETRIES in headers
         endless = "transfer-encoding" in headers or "expect" in headers
         self.costly = endless or (self.length or 0) > _THROWN_AWAY
+        self.plain = _EACH_ITS_OWN.isdisjoint(headers) and sum(map(len, headers.values())) <= _LONGEST
 
 
 def head_in(scope: Scope) -> Head:
@@ -80,7 +82,7 @@ def head_of(lines: Lines) -> Head:
     found = _heads.get(key)
     if found is None:
         found = Head(lines)
-        if _EACH_ITS_OWN.isdisjoint(found.headers) and sum(map(len, found.headers.values())) <= _LONGEST:
+        if found.plain:
             if len(_heads) >= _MOST:
                 _heads.clear()
             _heads[key] = found

@@ -174,10 +174,17 @@ class Hosted(Versioned):
             refused.unread = head.costly
             raise
 
+    def _full(self) -> bool:
+        if self._running < self._serving.queue:
+            return False
+        yield_to_models()
+        return True
+
     def _check_queue(self) -> None:
-        if self._running >= self._serving.queue:
-            yield_to_models()
-            raise RefusedError(503, f"model {self.name!r} is overloaded; try again later", retry_after=PAUSE)
+        if self._full():
+            refused = RefusedError(503, f"model {self.name!r} is overloaded; try again later", retry_after=PAUSE)
+            refused.full = self._full
+            raise refused
 
     def place(self) -> _Place:
         """A place among the calls that wait or run: `with hosted.place():`.

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary, proxy
 from aiaas_sdk.server.bodies import aligned
 from aiaas_sdk.server.heads import Head
 
-__all__ = ["Incoming", "Inlet", "Space", "space_of"]
+__all__ = ["Incoming", "Inlet", "Space", "Waste", "space_of"]
 
 _ROOM = 256 * 1024
 """Bytes that are read at once, where they are looked at or thrown away at once."""
@@ -82,6 +82,11 @@ class Incoming:
         """So many bytes have been read."""
         self._at, self.left = self._at + size, self.left - size
 
+    def take(self, data: memoryview) -> None:
+        """What has been read elsewhere."""
+        self.room()[: len(data)] = data
+        self.came(len(data))
+
     def drop(self) -> memoryview | None:
         """Keep it no longer; it is given to whoever wants it."""
         buffer, self._buffer = self._buffer, None
@@ -103,6 +108,25 @@ class Incoming:
         if cycle.disconnected or cycle.response_complete or buffer is None:
             return {"type": "http.disconnect"}
         return {"type": "http.request", "body": buffer, "more_body": False}
+
+
+class Waste:
+    """The rest of the body of a request that nobody took in; it is thrown away.
+
+    Attributes:
+        left: bytes that haven't come.
+    """
+
+    __slots__ = ("_space", "left")
+
+    def __init__(self, left: int, space: Space) -> None:
+        self.left, self._space = left, space
+
+    def room(self) -> memoryview:
+        return self._space.room[: self.left]
+
+    def came(self, size: int) -> None:
+        self.left -= size
 
 
 class Connection(Protocol):

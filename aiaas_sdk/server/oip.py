@@ -233,9 +233,8 @@ async def _encoded(answer: Prediction, request: oip.InferRequest, name: str, inf
 
 def _slow_to_write(response: oip.InferResponse, request: oip.InferRequest) -> bool:
     for name, tensor in response.outputs.items():
-        if prod(tensor.array.shape) * 8 > _SMALL and (
-            tensor.datatype == "BYTES" or not request.wants_binary(name, tensor.datatype)
-        ):
+        taken_apart = tensor.datatype == "BYTES" or not request.wants_binary(name, tensor.datatype)
+        if taken_apart and prod(tensor.array.shape) * 8 > _SMALL:
             return True
     return False
 

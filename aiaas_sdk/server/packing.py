@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 
 from starlette.types import Send
 
@@ -58,16 +59,17 @@ async def respond(send: Send, message: Message, accept: str | None) -> None:
             headers["content-encoding"], size = chosen, sum(map(len, parts))
     if size <= _SMALL and len(parts) > 1:  # joined is cheaper than sent one by one
         parts = (b"".join(parts),)
-    await send({"type": "http.response.start", "status": 200, "headers": _lines(headers, size)})
+    lines = _lines(tuple(headers.items()), size)
+    await send({"type": "http.response.start", "status": 200, "headers": lines})
     last = len(parts) - 1
     for place, part in enumerate(parts):
         await send({"type": "http.response.body", "body": part, "more_body": place < last})
 
 
-def _lines(headers: Mapping[str, str], size: int) -> list[tuple[bytes, bytes]]:
-    lines = [(name.encode(), value.encode()) for name, value in headers.items()]
-    lines.append((b"content-length", b"%d" % size))
-    return lines
+@lru_cache(256)
+def _lines(headers: tuple[tuple[str, str], ...], size: int) -> tuple[tuple[bytes, bytes], ...]:
+    """As ASGI wants them; most answers of a model have the same."""
+    return (*((name.encode(), value.encode()) for name, value in headers), (b"content-length", b"%d" % size))
 
 
 async def _packed(parts: Sequence[Buffer], chosen: str, size: int) -> tuple[Buffer, ...]:

@@ -71,6 +71,13 @@ class Requests:
         self._running[0] += 1
         return begun(self._room)
 
+    def refused(self, scope: Scope, model: str, verb: str, size: int) -> None:
+        """One more like that of this scope, which was refused for a full queue in so many bytes."""
+        visit = Visit(self._room)
+        visit.model, visit.verb, visit.status, visit.sent = model, verb, 503, size
+        self._running[0] += 1
+        self.ended(visit, scope)
+
     def ended(self, visit: Visit, scope: Scope) -> None:
         self._running[0] -= 1
         visit.end()

@@ -6,6 +6,7 @@ its pass had. The moods:
     above 0   seconds that the pass takes
     -1 raises   -2 leaves the process   -3 has no memory   -4 forgets a row
     -5 is interrupted
+    -10 waits until the test lets it go on (`GATE`)
     -6 answers with another datatype   -7 with another width   -8 with NaN   -9 with nothing
 
 Words of the address, with commas: `free` takes other widths, `fixed` one row only, `three` no more than 3 rows,
@@ -15,6 +16,7 @@ Words of the address, with commas: `free` takes other widths, `fixed` one row on
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 
@@ -28,6 +30,8 @@ from aiaas_sdk.tensors import Tensor
 
 PASSES: list[np.ndarray] = []
 """What came in, pass by pass."""
+GATE = threading.Event()
+"""Set, where a row that waits may go on."""
 TRACES: list[str | None] = []
 """The trace that each pass belonged to."""
 
@@ -80,6 +84,8 @@ def _wrong(moods: set[float], y: np.ndarray) -> dict[str, Tensor]:
 
 def _obey(moods: set[float]) -> None:
     time.sleep(max(0.0, 0.0, *moods))
+    if -10 in moods:
+        GATE.wait(20)
     if -1 in moods:
         raise RuntimeError("a bad row")
     if -2 in moods:
