@@ -12,7 +12,7 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Unpack
 
@@ -111,13 +111,12 @@ class App:
             async with self.training.running():
                 yield
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "http":
+            return self._request(scope, receive, send)
         if scope["type"] == "lifespan":
-            await self._router(scope, receive, send)
-        elif scope["type"] == "http":
-            await self._request(scope, receive, send)
-        else:
-            await send({"type": "websocket.close", "code": 1000})
+            return self._router(scope, receive, send)
+        return send({"type": "websocket.close", "code": 1000})
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit = self._requests.begun()
@@ -186,7 +185,7 @@ class _Sending:
             scope["aiaas.request_id"] = request_id(told.decode("latin-1"))
             self._request_id = scope["aiaas.request_id"].encode()
 
-    async def __call__(self, message: Message) -> None:
+    def __call__(self, message: Message) -> Awaitable[None]:
         if not self.started:
             self.started = True
             self._visit.status = message["status"]
@@ -195,7 +194,7 @@ class _Sending:
         else:
             self._visit.sent += len(message.get("body", b""))
             self.ended = not message.get("more_body", False)
-        await self._send(message)
+        return self._send(message)
 
     def _add(self, lines: list[tuple[bytes, bytes]]) -> None:
         if self._app.draining:

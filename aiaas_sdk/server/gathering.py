@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from aiaas_sdk.flow import Buffer
 
@@ -16,26 +17,59 @@ _MOST = 64 * 1024
 """Bytes that are held back; more go on at once, so that the transport may say that it is full."""
 
 
+class _Turn:
+    """The connections of one event loop that hold something back; one callback for all of them."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: list[Gathering] = []
+
+    def add(self, one: Gathering, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._waiting:
+            loop.call_soon(self._end, loop)
+        self._waiting.append(one)
+
+    def _end(self, loop: asyncio.AbstractEventLoop) -> None:
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            try:
+                one.flush()
+            except Exception as error:  # the others' answers leave all the same
+                loop.call_exception_handler({"message": "an answer couldn't be written", "exception": error})
+
+
+def _turn_of(loop: asyncio.AbstractEventLoop) -> _Turn:
+    turn = _turns.get(loop)
+    if turn is None:
+        turn = _turns[loop] = _Turn()
+    return turn
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn] = WeakKeyDictionary()
+
+
 class Gathering(asyncio.Transport):
     """A transport before another one."""
 
-    __slots__ = ("_held", "_loop", "_size", "_transport")
+    __slots__ = ("_held", "_loop", "_size", "_transport", "_turn")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
+        self._transport, self._loop, self._turn = transport, loop, _turn_of(loop)
         self._held: list[Buffer] = []
         self._size = 0
 
     def write(self, data: Buffer) -> None:
         """As the other's, at the end of this turn."""
         if not self._held:
-            self._loop.call_soon(self._flush)
+            self._turn.add(self, self._loop)
         self._held.append(data)
         self._size += len(data)
         if self._size > _MOST:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Let what is held go."""
         held, size = self._held, self._size
         if not held:
             return
@@ -49,7 +83,7 @@ class Gathering(asyncio.Transport):
             self._transport.write(data)
 
     def close(self) -> None:
-        self._flush()
+        self.flush()
         self._transport.close()
 
     def abort(self) -> None:

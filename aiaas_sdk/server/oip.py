@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from math import prod
 from typing import Any
 
@@ -201,12 +201,12 @@ def _timeout(request: oip.InferRequest, allowed: float | None) -> float | Unset:
     return limit if not value or (allowed is not None and seconds > allowed) else seconds
 
 
-async def predicted(
+def predicted(
     hosted: Hosted, model: AsyncModel[Any, Any], request: oip.InferRequest, allowed: float | None
-) -> Prediction:
+) -> Awaitable[Prediction]:
     """The answer of a version of a model to a request, for which so many seconds are allowed."""
     outputs = None if request.outputs is None else [output.name for output in request.outputs]
-    return await hosted.predict(model, request.inputs, outputs=outputs, timeout=_timeout(request, allowed))
+    return hosted.predict(model, request.inputs, outputs=outputs, timeout=_timeout(request, allowed))
 
 
 # ---------------------------------------------------------------- an answer

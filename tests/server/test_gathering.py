@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 from typing import Any
 
+from aiaas_sdk.server import gathering
 from aiaas_sdk.server.gathering import Gathering
 
 
@@ -79,3 +81,38 @@ def test_a_small_answer_comes_in_one_piece(echo: Any) -> None:
         came = stream.recv(1 << 16)
     assert came.startswith(b"HTTP/1.1 200 OK\r\n")
     assert came.endswith(b"\x00\x00\x80\x3f\x00\x00\x00\x40\x00\x00\x40\x40")
+
+
+def test_one_connection_that_cant_be_written_to_keeps_no_other_one_back() -> None:
+    class Broken(asyncio.Transport):
+        def write(self, data: Any) -> None:
+            raise RuntimeError("it is broken")
+
+        def is_closing(self) -> bool:
+            return False
+
+    told: list[Any] = []
+
+    async def writes(connection: Gathering) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, about: told.append(about["exception"]))
+        Gathering(Broken(), loop).write(b"lost")
+        connection.write(b"kept")
+        await asyncio.sleep(0.05)
+        connection.close()
+
+    assert over_a_socket(writes) == [b"kept"]
+    assert [str(error) for error in told] == ["it is broken"]
+
+
+def test_loops_that_have_ended_are_forgotten() -> None:
+    before = len(gathering._turns)
+    for _ in range(3):
+
+        async def writes(connection: Gathering) -> None:
+            connection.write(b"x")
+            connection.close()
+
+        over_a_socket(writes)
+    gc.collect()
+    assert len(gathering._turns) <= before
