@@ -13,6 +13,7 @@ from aiaas_sdk.articles import kind_of
 from aiaas_sdk.errors import AddressError, ConfigError
 from aiaas_sdk.records.options import OPTION_NAMES
 from aiaas_sdk.records.secret import hide
+from aiaas_sdk.records.trusted import Trusted
 from aiaas_sdk.settings import Settings, read
 
 __all__ = ["Found", "Member", "Where", "check_options", "find"]
@@ -108,11 +109,20 @@ def _member(
     found, told = dict(options), dict(sources)
     if found.get("api_key") is None and address.origin and (key := settings.credential(address.origin)) is not None:
         found["api_key"], told["api_key"] = key, key.source
-    if settings.trust and found.get("verify", True) is not False:
-        given = found.get("verify", True)
-        found["verify"] = [*settings.trust, *(() if given is True else given)]
+    given = found.get("verify", True)
+    if settings.trust and (verify := _besides(settings.trust, given)) is not None:
+        found["verify"] = verify
         told.setdefault("verify", "[trust] in the settings")
     return Member(address, found, asked, told)
+
+
+def _besides(trust: Sequence[str], given: Any) -> Sequence[str | bytes] | None:
+    """The option `verify` with the keys of [trust] besides; None where it stays as it is, right or wrong."""
+    if given is None or given is True or isinstance(given, Trusted):
+        return Trusted(dict.fromkeys((*trust, *(given if isinstance(given, Trusted) else ()))))
+    if isinstance(given, str | bytes) or not isinstance(given, Sequence) or not given:
+        return None
+    return [*given, *trust]
 
 
 def check_options(options: Mapping[str, Any]) -> None:

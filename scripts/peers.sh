@@ -13,7 +13,7 @@ case "${1:-}" in
   openai2)  needs='openai==2.54.0' check='import openai' ;;
   openai3)  needs='openai==3.57.0' check='import openai' ;;
   hub)      needs='huggingface_hub==2.4.0 numpy==2.4.6' check='import huggingface_hub, numpy' ;;
-  # torch as in constraints.txt: any other brings several GB of CUDA packages
+  # torch as in constraints.txt, which says how to have it without several GB of CUDA packages
   transformers)
     # the second half is for `transformers serve`
     needs='transformers==5.24.0 torch==2.13.0 fastapi==0.165.0 uvicorn==0.54.0 openai==2.54.0 accelerate==1.15.0'
@@ -30,7 +30,7 @@ case "${1:-}" in
   mlflow)   needs='mlflow-skinny==3.17.2 numpy==2.4.6 pandas==3.1.1' check='import mlflow.pyfunc.scoring_server' ;;
   # drives the Chromium of scripts/browser.sh
   browser)  needs='playwright==1.65.2' check='import playwright.sync_api' ;;
-  # on torch, as in constraints.txt: any other brings several GB of CUDA packages
+  # on torch, as for transformers
   keras)    needs='keras==3.15.1 torch==2.13.0 numpy==2.4.6' check='import os; os.environ["KERAS_BACKEND"] = "torch"; import keras, numpy' ;;
   *) echo 'usage: scripts/peers.sh triton|mlserver|openai2|openai3|hub|transformers|kserve|litserve|bentoml|schemathesis|llamacpp|mlflow|browser|keras' >&2; exit 2 ;;
 esac

@@ -125,6 +125,11 @@ def on_disk(call: Any, folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIAAS_HOME", str(folder / "another"))
         call(saved)
+        aiaas.create("torch:models/plain", architecture="mlp", config={"features": 3, "classes": 2}).close()
+        patch.setenv("AIAAS_HOME", str(folder / "a third"))
+        for _ in range(2):
+            call("models/plain", verify=["ed25519:" + "A" * 43 + "="])
+            Path("models/plain/1/model.sig").unlink(missing_ok=True)
 
 
 def the_way_there(call: Any, server: FaultServer) -> None:

@@ -2,7 +2,7 @@
 
 from aiaas_sdk.bundle.files import MANIFEST, SIGNATURE, digest_of
 from aiaas_sdk.bundle.manifest import BYTES, Architecture, Language, Manifest, Tensor
-from aiaas_sdk.bundle.reading import WEIGHTS, Bundle, peek, read
+from aiaas_sdk.bundle.reading import WEIGHTS, Bundle, Checked, checked, peek, read
 from aiaas_sdk.bundle.signing import SigningKey, Trust, own_key
 from aiaas_sdk.bundle.store import Located, aliases, locate, own_name, repository, set_alias, versions, write
 
@@ -13,6 +13,7 @@ __all__ = [
     "WEIGHTS",
     "Architecture",
     "Bundle",
+    "Checked",
     "Language",
     "Located",
     "Manifest",
@@ -20,6 +21,7 @@ __all__ = [
     "Tensor",
     "Trust",
     "aliases",
+    "checked",
     "digest_of",
     "locate",
     "own_key",

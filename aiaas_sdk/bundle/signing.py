@@ -13,6 +13,7 @@ from typing import Any
 
 from aiaas_sdk import disk
 from aiaas_sdk.errors import BackendNotInstalledError, ConfigError, IntegrityError
+from aiaas_sdk.records.trusted import Trusted
 
 __all__ = ["SigningKey", "Trust", "home", "own_key", "signer"]
 
@@ -71,6 +72,11 @@ def own_key() -> SigningKey:
     return SigningKey(secret)
 
 
+def _own_public() -> str | None:
+    """The user's public key; None where nothing was saved yet."""
+    return own_key().public if (home() / "signing.key").exists() else None
+
+
 def _make(path: Path) -> None:
     """Written aside and linked into place, so that of two processes one key wins and is whole."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -87,21 +93,51 @@ def _make(path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """The public keys whose programs may run."""
+    """Whose signature counts.
+
+    Attributes:
+        keys: the public keys whose programs may run.
+        asked: one of them must have signed, whatever the bundle holds.
+    """
 
     keys: frozenset[str]
+    asked: bool = False
 
     @classmethod
     def of(cls, verify: bool | Iterable[str | bytes] | None = True) -> Trust:
-        """`verify` of `load`: True is the user's own key, a sequence is keys besides it, False is nobody."""
+        """`verify` of `load`.
+
+        True is the user's own key, to which [trust] in the settings adds others; False is nobody. Keys that somebody
+        names come to those, and ask for a signature by one of them all.
+
+        Raises:
+            ConfigError: it is one text, or an empty list, or something in it is no key.
+        """
         if verify is False:
             return cls(frozenset())
-        own = {own_key().public} if (home() / "signing.key").exists() else set()
+        own = _own_public()
+        trusted = frozenset() if own is None else frozenset((own,))
         if verify is True or verify is None:
-            return cls(frozenset(own))
+            return cls(trusted)
+        if isinstance(verify, Trusted):
+            return cls(trusted | frozenset(verify))
         if isinstance(verify, str | bytes):
             raise ConfigError("verify is one key's text", hint="Give a list: verify=[KEY]")
-        return cls(frozenset({*own, *(key.decode() if isinstance(key, bytes) else key for key in verify)}))
+        keys = frozenset(_key_text(key) for key in verify)
+        if not keys:
+            raise ConfigError("verify names no key, so no bundle could be loaded", hint="Name one, or leave verify out")
+        return cls(trusted | keys, asked=True)
+
+    def includes(self, key: str | None) -> bool:
+        """Whether it is one of these; None, where nobody signed, never is."""
+        return key is not None and key in self.keys
+
+
+def _key_text(key: object) -> str:
+    text = key.decode("ascii", "replace") if isinstance(key, bytes) else key
+    if not isinstance(text, str) or not text.startswith(PREFIX):  # None, say, from a variable that isn't set
+        raise ConfigError("verify names something that is no public key", hint=f'A key is "{PREFIX}" and base64')
+    return text
 
 
 def signer(manifest: bytes, signature: bytes, where: str) -> str:
@@ -119,9 +155,10 @@ def signer(manifest: bytes, signature: bytes, where: str) -> str:
 
 
 def _verify(public: bytes, signature: bytes, manifest: bytes) -> None:
+    ed25519 = _ed25519()  # first: it says what to install
     from cryptography.exceptions import InvalidSignature
 
     try:
-        _ed25519().Ed25519PublicKey.from_public_bytes(public).verify(signature, manifest)
+        ed25519.Ed25519PublicKey.from_public_bytes(public).verify(signature, manifest)
     except InvalidSignature:
         raise ValueError("no match") from None

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from aiaas_sdk import pictures
 from aiaas_sdk.cli import reading, writing
 from aiaas_sdk.cli.printing import table
 from aiaas_sdk.model import Model
@@ -21,10 +22,19 @@ _MOST = 20  # features that are listed
 
 
 def check(path: Path, model: Model[Any, Any]) -> None:
-    """InputError where the file is of no kind that is written, before anything is asked."""
-    if path.suffix.lower() not in PICTURES:
+    """Before anything is asked: whether the file can be written.
+
+    Raises:
+        InputError: it is of no kind that is written, or its folder isn't there.
+        BackendNotInstalledError: it is a picture that pillow draws, which isn't there.
+    """
+    inputs = model.info().inputs
+    if path.suffix.lower() in PICTURES:
+        writing.check_folder(path)
+        pictures.check(path, [len(spec.shape) for spec in inputs])
+    else:
         kinds = f"{', '.join(PICTURES)}, {writing.KINDS}"
-        writing.check(path, [spec.name for spec in model.info().inputs], top=False, kinds=kinds)
+        writing.check(path, [spec.name for spec in inputs], top=False, kinds=kinds)
 
 
 def inputs_of(given: Sequence[str], text: bool, info: ModelInfo, name: str | None, *, resize: bool) -> Any:

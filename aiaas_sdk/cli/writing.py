@@ -18,7 +18,7 @@ from aiaas_sdk.cli.predicting import Answer
 from aiaas_sdk.cli.printing import document
 from aiaas_sdk.errors import InputError
 
-__all__ = ["KINDS", "answered", "check", "listed", "write", "write_top"]
+__all__ = ["KINDS", "answered", "check", "check_folder", "listed", "write", "write_top"]
 
 KINDS = ".npz, .npy, .json or .csv"
 Outputs = Mapping[str, npt.NDArray[Any]]
@@ -31,10 +31,15 @@ def check(path: Path, outputs: Sequence[str], *, top: bool, kinds: str = KINDS) 
     if suffix not in _FORMS or (top and suffix not in (".json", ".csv")):
         known = ".json or .csv" if top else kinds
         raise InputError(f"{path} is of no kind that can be written here", hint=f"Give {known}")
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"there is no folder {path.parent} to write {path.name} into")
+    check_folder(path)
     if suffix == ".npy" and len(outputs) > 1 and not top:
         raise InputError(f".npy holds one array, and there are {len(outputs)}: {', '.join(outputs)}", hint="Give .npz")
+
+
+def check_folder(path: Path) -> None:
+    """InputError where there is none that the file could go into."""
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"there is no folder {path.parent} to write {path.name} into")
 
 
 def write(outputs: Outputs, path: Path) -> None:

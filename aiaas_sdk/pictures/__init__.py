@@ -7,7 +7,7 @@ png, html   the two ways to show it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,24 @@ from aiaas_sdk.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from aiaas_sdk.records.explanation import Explanation
 
-__all__ = ["draw"]
+__all__ = ["check", "draw"]
+
+
+def check(path: Path, ranks: Collection[int]) -> None:
+    """Before there is an explanation: whether it could be drawn there.
+
+    Args:
+        path: of the picture.
+        ranks: of the inputs, rows included.
+
+    Raises:
+        BackendNotInstalledError: pillow isn't installed, and it will be needed.
+    """
+    from aiaas_sdk.pictures.png import pillow
+
+    maps = bool(ranks) and min(ranks) > 2  # whatever of them is explained, it is a map
+    if maps or path.suffix.lower() == ".png":
+        pillow()
 
 
 def draw(explanation: Explanation, path: Path) -> Path:

@@ -16,7 +16,7 @@ from aiaas_sdk.pictures.scenes import Bars, Map, Page, Scene, Tokens
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["map_png", "page"]
+__all__ = ["map_png", "page", "pillow"]
 
 WIDTH, MARGIN, GAP = 760, 24, 18
 SIDE = 280
@@ -33,7 +33,7 @@ NOBODYS = "\U0010fffd"
 
 def page(page: Page) -> bytes:
     """The picture's bytes. BackendNotInstalledError where pillow isn't installed."""
-    pil = _pillow()
+    pil = pillow()
     parts = [_heading(page), *(_scene(scene) for scene in page.scenes)]
     height = 2 * MARGIN + sum(part.height for part in parts) + GAP * (len(parts) - 1)
     image = pil.new("RGB", (WIDTH, height), "white")
@@ -49,7 +49,8 @@ def map_png(scene: Map) -> bytes:
     return _bytes(_map(scene))
 
 
-def _pillow() -> Any:
+def pillow() -> Any:
+    """Its module of images. BackendNotInstalledError where it isn't installed."""
     try:
         from PIL import Image
     except ModuleNotFoundError:
@@ -72,7 +73,7 @@ def _font(size: int) -> Any:
 
 
 def _sheet(height: int, width: int = WIDTH - 2 * MARGIN) -> tuple[Image, Any]:
-    image = _pillow().new("RGB", (width, height), "white")
+    image = pillow().new("RGB", (width, height), "white")
     from PIL import ImageDraw
 
     return image, ImageDraw.Draw(image)
@@ -135,7 +136,7 @@ def _size(height: int, width: int) -> tuple[int, int]:
 
 
 def _scaled(values: npt.NDArray[np.uint8], size: tuple[int, int]) -> Image:
-    pil = _pillow()
+    pil = pillow()
     larger = size[0] >= values.shape[1]
     resample = pil.Resampling.NEAREST if larger else pil.Resampling.BOX
     return pil.fromarray(values).resize(size, resample)  # type: ignore[no-any-return]
@@ -152,7 +153,7 @@ def _laid_over(scene: Map, most: float) -> npt.NDArray[np.uint8]:
 
 def _upright_legend(image: Image, draw: Any, left: int, most: float) -> None:
     column = np.linspace(most, -most, 120)[:, None].repeat(14, axis=1)
-    image.paste(_pillow().fromarray(np.asarray(palette.colours(column, most).round(), np.uint8)), (left, 20))
+    image.paste(pillow().fromarray(np.asarray(palette.colours(column, most).round(), np.uint8)), (left, 20))
     draw.rectangle((left, 20, left + 13, 139), outline=PALE)
     for y, text in ((20, f"+{most:.2g}  for"), (80, "0"), (139, f"-{most:.2g}  against")):
         draw.text((left + 20, y), text, INK, _font(12), anchor="lm")
@@ -210,7 +211,7 @@ def _tokens(scene: Tokens) -> Image:
 
 def _flat_legend(image: Image, draw: Any, top: int, most: float) -> None:
     line = np.linspace(-most, most, 160)[None].repeat(12, axis=0)
-    image.paste(_pillow().fromarray(np.asarray(palette.colours(line, most).round(), np.uint8)), (110, top))
+    image.paste(pillow().fromarray(np.asarray(palette.colours(line, most).round(), np.uint8)), (110, top))
     draw.rectangle((110, top, 269, top + 11), outline=PALE)
     draw.text((102, top + 6), f"against  -{most:.2g}", INK, _font(12), anchor="rm")
     draw.text((278, top + 6), f"+{most:.2g}  for", INK, _font(12), anchor="lm")

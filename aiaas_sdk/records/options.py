@@ -26,6 +26,9 @@ UNSET = Unset()
 class Options(TypedDict, total=False):
     """Options of `load`, `load_async`, `route`, `create` and `with_options`.
 
+    `verify` names public keys that are trusted besides your own and those of [trust] in the settings, and asks for a
+    signature by one of all these, whatever the bundle holds. True is the default: a program needs such a signature, a
+    registered architecture none. False trusts nobody.
     `policies` names policies of plugins, which wrap each request outside all others, the first outermost.
     """
 

@@ -1,13 +1,12 @@
 """How much a caller may ask: requests and tokens in a minute, calls at once, and his share of a model's queue.
 
-Each process counts by itself. A minute isn't counted from a fixed moment: what was used comes back bit by bit (a token
-bucket), so that no two bursts meet at its border.
+Requests and tokens are counted over all processes that serve (`buckets.py`). Calls at once and the share of a queue are
+each process's own, as its queues are.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -17,6 +16,7 @@ from itertools import islice
 from typing import Any
 
 from aiaas_sdk.errors import ConfigError
+from aiaas_sdk.server.buckets import Bucket, bucket_of
 from aiaas_sdk.server.errors import PAUSE, RefusedError
 
 __all__ = [
@@ -78,36 +78,13 @@ class Limits:
 UNLIMITED = Limits(queue_share=1.0)
 
 
-class _Bucket:
-    """What is left of so much a minute."""
-
-    __slots__ = ("_left", "_since", "size")
-
-    def __init__(self, size: int) -> None:
-        self.size, self._left, self._since = size, float(size), time.monotonic()
-
-    @property
-    def left(self) -> float:
-        now = time.monotonic()
-        self._left = min(self.size, self._left + (now - self._since) * self.size / 60)
-        self._since = now
-        return self._left
-
-    def take(self, amount: float) -> None:
-        """Take it, whatever is left: what was used and not foreseen is owed."""
-        self._left = min(self.size, self.left - amount)
-
-    def until(self, amount: float) -> float:
-        """Seconds until so much is left."""
-        return max(0.0, (min(amount, self.size) - self.left) * 60 / self.size)
-
-
 class Allowance:
-    """What one caller has used of his limits."""
+    """What one caller, of this name, has used of his limits."""
 
-    __slots__ = ("_places", "_requests", "_running", "_tokens", "limits")
+    __slots__ = ("_name", "_places", "_requests", "_running", "_tokens", "limits")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, name: str = "") -> None:
+        self._name = name
         self._running = 0
         self._places: dict[str, int] = {}
         self.adopt(limits)
@@ -115,8 +92,11 @@ class Allowance:
     def adopt(self, limits: Limits) -> None:
         """Count by these from now on. What runs goes on counting."""
         self.limits = limits
-        self._requests = _Bucket(limits.requests_per_minute) if limits.requests_per_minute else None
-        self._tokens = _Bucket(limits.tokens_per_minute) if limits.tokens_per_minute else None
+        self._requests = self._bucket("requests", limits.requests_per_minute)
+        self._tokens = self._bucket("tokens", limits.tokens_per_minute)
+
+    def _bucket(self, what: str, size: int | None) -> Bucket | None:
+        return None if size is None else bucket_of(self._name, what, size)
 
     @property
     def idle(self) -> bool:
@@ -205,7 +185,7 @@ class Allowances:
         """The allowance of a caller, whose limits may have been changed since he came last."""
         found = self._held.get(name)
         if found is None:
-            found = self._held[name] = Allowance(limits)
+            found = self._held[name] = Allowance(limits, name)
             self._forget()
         elif found.limits != limits:
             found.adopt(limits)

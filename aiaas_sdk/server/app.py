@@ -61,6 +61,7 @@ class App:
     Attributes:
         hosting: the models.
         serving: the options.
+        room: for the bodies of all requests, whatever brings them.
         access: who may ask; None where everybody may. origins: whose pages may.
         certificate: for HTTPS; None without.
         training: the jobs; None where there are none.
@@ -72,7 +73,8 @@ class App:
     def __init__(self, hosting: Hosting, serving: Serving) -> None:
         self.hosting, self.serving = hosting, serving
         self.draining = self.cut_off = False
-        self._requests = Requests(hosting.ledger, hosting.models, Room(serving.room), logged=serving.access_log)
+        self.room = Room(serving.room)
+        self._requests = Requests(hosting.ledger, hosting.models, self.room, logged=serving.access_log)
         self.access = access_to(serving)
         self.overflow = Overflow(self._requests, open=self.access is None, draining=lambda: self.draining)
         self.origins = Origins(serving.cors)
@@ -111,14 +113,17 @@ class App:
             async with self.training.running():
                 yield
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI's; a coroutine function, by which other servers know version 3 of it."""
         if scope["type"] == "http":
-            return self._request(scope, receive, send)
-        if scope["type"] == "lifespan":
-            return self._router(scope, receive, send)
-        return send({"type": "websocket.close", "code": 1000})
+            await self.request(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._router(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
 
-    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What is asked by HTTP."""
         visit = self._requests.begun()
         sending = _Sending(self, scope, send, visit)
         try:

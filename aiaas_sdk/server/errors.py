@@ -88,7 +88,7 @@ _IN_GENERAL: Sequence[tuple[type[AiaasError], str]] = (
     (PermissionDeniedError, "the endpoint behind this gateway refused the gateway's credential"),
     (ConnectError, "the endpoint behind this gateway can't be reached"),
     (ConnectionLostError, "the connection to the endpoint behind this gateway was lost"),
-    (IntegrityError, "its files are damaged: they aren't what its manifest describes (the server's log has more)"),
+    (IntegrityError, "its files aren't what its manifest says, or not signed as asked (the server's log has more)"),
     (UnsafeBundleError, "it could run code, and nobody trusted has signed it (the server's log has more)"),
     (BundleError, "its files can't be read as a model (the server's log has more)"),
 )

@@ -43,10 +43,12 @@ class Head:
             and thrown away, which takes a fraction of a new connection's time. A body whose length nobody said may
             have no end. And a client that waits for a 100 (RFC 9110 10.1.1) sends its body or doesn't: where its next
             request begins, nobody knows.
+        ends: whether the client wants the connection to end with the answer.
     """
 
     __slots__ = (
-        "costly", "encoding", "headers", "hosts", "length", "lengths", "origin", "plain", "retries", "text", "waits",
+        "costly", "encoding", "ends", "headers", "hosts", "length", "lengths", "origin", "plain", "retries", "text",
+        "waits",
     )  # fmt: skip
 
     def __init__(self, lines: Lines) -> None:
@@ -64,7 +66,8 @@ class Head:
         self.waits = _number(headers, TIMEOUT, None)
         self.retries = ATTEMPT in headers or _RETRIES in headers
         endless = "transfer-encoding" in headers or "expect" in headers
-        self.costly = endless or (self.length or 0) > _THROWN_AWAY
+        self.costly = endless or not 0 <= (self.length or 0) <= _THROWN_AWAY
+        self.ends = headers.get("connection", "").lower() == "close"
         self.plain = _EACH_ITS_OWN.isdisjoint(headers) and sum(map(len, headers.values())) <= _LONGEST
 
 

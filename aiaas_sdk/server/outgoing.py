@@ -7,14 +7,13 @@ head anew. Whatever else there is, streams among it, is uvicorn's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
 __all__ = ["Outgoing", "beginning"]
 
-_MOST = 1024
+_MOST = 128
 """Heads that are remembered."""
 _JOINED = 64 * 1024
 """Bytes of a body that is copied behind its head; a larger one is written by itself."""
@@ -81,7 +80,7 @@ def beginning(status: int, lines: Lines) -> bytes:
     if before is not lines:
         text = _text(lines)
         _dated = lines, text
-    return _first[status] + text
+    return STATUS_LINE[status] + text
 
 
 def _understood(lines: Lines) -> tuple[bytes, int] | None:
@@ -98,7 +97,6 @@ def _text(lines: Lines) -> bytes:
     return b"".join(b"%b: %b\r\n" % (name.lower(), value) for name, value in lines)
 
 
-_first = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _heads: dict[tuple[Any, ...], tuple[bytes, int]] = {}
 """By status and lines. Safe across threads."""
 _dated: tuple[Lines, bytes] = ((), b"")

@@ -39,22 +39,18 @@ class Refused(NamedTuple):
     Attributes:
         length: bytes of the body.
         full: whether the queue still is.
-        lines, body: of the answer, below those lines that every answer has.
+        answer: its own lines and its body, below those lines that every answer has.
+        size: bytes of the answer's body.
         scope, model, verb: what it is counted as.
     """
 
     length: int
     full: Callable[[], bool]
-    lines: bytes
-    body: bytes
+    answer: bytes
+    size: int
     scope: Scope
     model: str
     verb: str
-
-    def answer(self, before: Lines) -> bytes:
-        """The answer, with the lines that every answer has."""
-        first = b"".join([b"%b: %b\r\n" % line for line in before])
-        return b"HTTP/1.1 503 Service Unavailable\r\n" + first + self.lines + b"\r\n" + self.body
 
 
 class Overflow:
@@ -77,7 +73,8 @@ class Overflow:
     def head_of(self, data: memoryview) -> bytes:
         """The head at the beginning of what has come; b"" where it isn't whole, or long."""
         found = bytes(data[:_LONGEST])
-        return found[: found.find(_END) + len(_END)] if _END in found else b""
+        end = found.find(_END)
+        return found[: end + len(_END)] if end >= 0 else b""
 
     def find(self, head: bytes) -> Refused | None:
         """The refusal that a request with this head is to be given now."""
@@ -86,7 +83,7 @@ class Overflow:
 
     def count(self, refused: Refused) -> None:
         """It was given to one more."""
-        self._requests.refused(refused.scope, refused.model, refused.verb, len(refused.body))
+        self._requests.refused(refused.scope, refused.model, refused.verb, refused.size)
 
     def learn(self, refused: RefusedError, scope: Scope, lines: Lines, visit: Visit) -> None:
         """A request was refused; if for a full queue, those with the same head may be."""
@@ -100,7 +97,8 @@ class Overflow:
             return
         told = b"".join(b"%b: %b\r\n" % (name.lower(), value) for name, value in lines)
         body = error_body(refused, scope["path"])
-        self._known[raw] = Refused(head.length or 0, refused.full, told, body, scope, visit.model, visit.verb)
+        answer = told + b"\r\n" + body
+        self._known[raw] = Refused(head.length or 0, refused.full, answer, len(body), scope, visit.model, visit.verb)
 
     def _forget(self) -> None:
         self._known.clear()
@@ -112,6 +110,8 @@ def _comes_again(scope: Scope, head: Head) -> bool:
     connection."""
     if not head.plain or head.costly or head.lengths != 1 or scope["http_version"] != "1.1":
         return False
-    if "upgrade" in head.headers or head.headers.get("connection", "keep-alive").lower() != "keep-alive":
+    if "upgrade" in head.headers:
+        return False
+    if any(name == b"connection" and value.lower() != b"keep-alive" for name, value in scope["headers"]):
         return False
     return not in_openai_form(scope["path"])  # there each answer has an id

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from aiaas_sdk.server.errors import PAUSE, RefusedError
 
 __all__ = ["Room"]
@@ -35,3 +38,16 @@ class Room:
     def give(self, size: int) -> None:
         """They are free again."""
         self._used -= size
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """So many bytes for the length of a `with`: of a request that comes whole.
+
+        Raises:
+            RefusedError: 503, there aren't so many.
+        """
+        self.take(size, 0)
+        try:
+            yield
+        finally:
+            self.give(size)

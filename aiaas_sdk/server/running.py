@@ -74,8 +74,9 @@ def serve(
 
     def listens(listener: socket.socket, names: tuple[str, ...]) -> None:
         url = _url(listener, serving)
-        logger.info("serving %s at %s", ", ".join(names), url)
-        if announce is not None:
+        if announce is None:
+            logger.info("serving %s at %s", ", ".join(names), url)
+        else:
             announce(url, names)
 
     if serving.workers > 1:

@@ -90,8 +90,10 @@ def supervise(job: Job, listens: Callable[[socket.socket, tuple[str, ...]], None
         if grpc_port is not None:
             stack.enter_context(reserved(job.host, grpc_port))
         pages = [stack.enter_context(_page()) for _ in range(job.workers)]
+        buckets = stack.enter_context(_page())
         signals = stack.enter_context(_Signals())
-        workers = [_Worker(replace(job, port=kept.getsockname()[1]), number, pages) for number in range(job.workers)]
+        job = replace(job, port=kept.getsockname()[1])
+        workers = [_Worker(job, number, pages, buckets) for number in range(job.workers)]
         stack.callback(_kill, workers)
         _Supervisor(job, workers, signals, lambda names: listens(kept, names)).run()
 
@@ -108,7 +110,7 @@ def _check_sendable(job: Job) -> None:
 
 @contextlib.contextmanager
 def _page() -> Iterator[int]:
-    """The file of a process's counts. It has no name, so that nothing of it is left, however the server ends."""
+    """A file that processes share. It has no name, so that nothing of it is left, however the server ends."""
     if hasattr(os, "memfd_create"):
         with open(os.memfd_create("aiaas-counts"), "r+b") as file:
             yield file.fileno()
@@ -151,9 +153,10 @@ class _Signals:
 class _Worker:
     """One of the processes, and those that take its place."""
 
-    def __init__(self, job: Job, number: int, pages: Sequence[int]) -> None:
+    def __init__(self, job: Job, number: int, pages: Sequence[int], buckets: int) -> None:
         self._job, self.number = job, number
         self._pages = [pages[number], *pages[:number], *pages[number + 1 :]]  # its own first
+        self._buckets = buckets
         self.process: SpawnProcess | None = None
         self.channel: Connection | None = None
         self.names: tuple[str, ...] | None = None  # once it listens
@@ -168,8 +171,9 @@ class _Worker:
         self._beats, self._silence = beats(), None
         self.channel, theirs = _SPAWN.Pipe()
         pages = [reduction.DupFd(page) for page in self._pages]
+        shared = (pages, reduction.DupFd(self._buckets), self._beats)
         self.process = _SPAWN.Process(
-            target=_work, args=(self._job, self.number, pages, self._beats, theirs), name=f"aiaas-server-{self.number}"
+            target=_work, args=(self._job, self.number, *shared, theirs), name=f"aiaas-server-{self.number}"
         )
         self.process.start()
         theirs.close()
@@ -308,7 +312,7 @@ class _Supervisor:
             _kill(self._workers)
 
 
-def _work(job: Job, number: int, pages: Sequence[Any], beats: Beats, channel: Connection) -> None:
+def _work(job: Job, number: int, pages: Sequence[Any], buckets: Any, beats: Beats, channel: Connection) -> None:
     """What each process does."""
     # Ctrl-C reaches them all at once, and the first process tells the others
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -317,7 +321,15 @@ def _work(job: Job, number: int, pages: Sequence[Any], beats: Beats, channel: Co
             job.prepare()
         from aiaas_sdk.server.running import serve_shared
 
+        _share_buckets(buckets.detach(), number, job.workers)
         serve_shared(job, number, [page.detach() for page in pages], beats, channel)
     except AiaasError as error:
         channel.send(error)
         raise SystemExit(1) from None
+
+
+def _share_buckets(file: int, number: int, workers: int) -> None:
+    from aiaas_sdk.server.buckets import share
+
+    share(file, number, workers)
+    os.close(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +67,27 @@ def test_a_file_holds_the_attributions() -> None:
 )
 def test_what_cannot_be(arguments: tuple[str, ...], says: str) -> None:
     assert says in run(TABLE, *arguments, code=2).stderr
+
+
+PICTURE = "echo:?x=FP32[-1,1,4,4]"
+
+
+@pytest.mark.parametrize(("model", "name"), [(TABLE, "why.png"), (TABLE, "why.PNG"), (PICTURE, "why.html")])
+def test_without_pillow_a_picture_is_refused_before_anything_is_explained(
+    model: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)  # importing it fails
+    told = " ".join(run(model, "none.npy", "-o", name, code=2).stderr.split())  # before the input is looked for, too
+    assert 'drawing needs the package pillow Install it: pip install "aiaas-sdk[plots]"' in told
+
+
+def test_without_pillow_a_page_of_bars_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    run(TABLE, "x.npy", "-o", "why.html")
+    assert Path("why.html").read_bytes().startswith(b"<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize("name", ["why.png", "why.html", "why.npz"])
+def test_a_folder_that_is_not_there_is_told_before_anything_is_explained(name: str) -> None:
+    pytest.importorskip("PIL")
+    assert "there is no folder nowhere" in run(TABLE, "none.npy", "-o", f"nowhere/{name}", code=2).stderr

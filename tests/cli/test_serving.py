@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,32 @@ def test_it_serves_what_the_table_says_and_logs_on_stdout(workers: str) -> None:
         log = process.stderr.read()
         assert "option access_log is from" in log
         assert log.count("imported") == (1 if workers == "1" else 3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such terminals")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_on_a_terminal_it_says_once_where_it_serves(workers: str) -> None:
+    import pty
+
+    screen, terminal = pty.openpty()
+    command = [sys.executable, "-m", "aiaas_sdk.cli", "serve", "one=echo:", "--port", "0", "--workers", workers]
+    process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    try:
+        shown = b""
+        while b"serving one at http://" not in shown:
+            shown += os.read(screen, 4096)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+        with suppress(OSError):  # EIO: nobody holds the terminal any more
+            while piece := os.read(screen, 4096):
+                shown += piece
+    finally:
+        process.kill()
+        process.wait()
+        os.close(screen)
+    assert shown.count(b"http://") == 1, shown
 
 
 @pytest.mark.parametrize("option", ["--memory", "--watch", "--timeout"])

@@ -30,7 +30,7 @@ def test_an_answer_in_one_and_as_it_comes(load: Load, talker: str, text: str) ->
     assert whole.backend == "torch"
     assert whole.version == "1"
     assert whole.attempts == 0
-    assert len(pieces) > 3
+    assert len(pieces) > 1  # a reader who comes late finds several together
     assert "\ufffd" not in "".join(piece.text for piece in pieces)
 
 

@@ -85,31 +85,30 @@ def sent(
     return first
 
 
+ANSWERS = {
+    "whole": [start(JSON, length(2)), body(b"{}")],
+    "empty": [start(JSON, length(0), status=404), body(b"")],
+    "without a body": [start(JSON, length(2), status=503), {"type": "http.response.body"}],
+    "a view": [start((b"X-Other", b"a, b"), length(4)), body(memoryview(b"abcd"))],
+    "in capitals": [start((b"Content-Length", b"3")), body(b"abc")],
+    "in parts": [start(length(6)), body(b"abc", more=True), body(b"def")],
+    "large": [start(length(200_000)), body(bytes(200_000))],
+    "a stream": [start(JSON), body(b"ab", more=True), body(b"c", more=True), body(b"")],
+    "no content": [start(status=204), body(b"")],
+    "the last": [start((b"connection", b"close"), length(1)), body(b"x")],
+    "chunked": [start((b"transfer-encoding", b"chunked")), body(b"x")],
+    "too long": [start(length(3)), body(b"abcd")],
+    "too short": [start(length(3)), body(b"ab")],
+    "more than all": [start(length(2)), body(b"ab"), body(b"c")],
+    "a wrong name": [start((b"x y", b"1"), length(1)), body(b"x")],
+    "a wrong value": [start((b"x", b"1\n2"), length(1)), body(b"x")],
+    "without a head": [body(b"x")],
+}
+
+
 @pytest.mark.parametrize("keep_alive", [True, False], ids=["goes on", "ends"])
 @pytest.mark.parametrize("method", ["POST", "HEAD"])
-@pytest.mark.parametrize(
-    "messages",
-    [
-        [start(JSON, length(2)), body(b"{}")],
-        [start(JSON, length(0), status=404), body(b"")],
-        [start(JSON, length(2), status=503), {"type": "http.response.body"}],
-        [start((b"X-Other", b"a, b"), length(4)), body(memoryview(b"abcd"))],
-        [start((b"Content-Length", b"3")), body(b"abc")],
-        [start(length(6)), body(b"abc", more=True), body(b"def")],
-        [start(length(200_000)), body(bytes(200_000))],
-        [start(JSON), body(b"ab", more=True), body(b"c", more=True), body(b"")],
-        [start(status=204), body(b"")],
-        [start((b"connection", b"close"), length(1)), body(b"x")],
-        [start((b"transfer-encoding", b"chunked")), body(b"x")],
-        [start(length(3)), body(b"abcd")],
-        [start(length(3)), body(b"ab")],
-        [start(length(2)), body(b"ab"), body(b"c")],
-        [start((b"x y", b"1"), length(1)), body(b"x")],
-        [start((b"x", b"1\n2"), length(1)), body(b"x")],
-        [body(b"x")],
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("messages", ANSWERS.values(), ids=ANSWERS)
 def test_it_is_what_uvicorn_sends(messages: list[dict[str, Any]], method: str, keep_alive: bool) -> None:
     wanted = sent(RequestResponseCycle, messages, method, keep_alive)
     found = sent(Outgoing, messages, method, keep_alive)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import socket
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from aiaas_sdk.server import overflow
+from aiaas_sdk.server import connections, overflow
 from aiaas_sdk.server.keys import made, write_keys
 from tests.server.lab import GATE, PASSES
 from tests.waiting import until
@@ -195,7 +196,14 @@ def test_each_is_counted_and_logged(serving: Any, lab: str, early: list[str], ca
 
 @pytest.mark.parametrize(
     "line",
-    ["Authorization: Bearer x", "X-Request-Id: 1", "Connection: close", "traceparent: 00-1-2-01", "X: " + "y" * 5000],
+    [
+        "Authorization: Bearer x",
+        "X-Request-Id: 1",
+        "Connection: close",
+        "Connection: close\r\nConnection: keep-alive",
+        "traceparent: 00-1-2-01",
+        "X: " + "y" * 5000,
+    ],
 )
 def test_what_is_each_requests_own_is_not_remembered(client: Any, early: list[str], line: str) -> None:
     request = infer(0, 1, "slow", line)
@@ -230,3 +238,78 @@ def test_a_head_is_forgotten_after_a_while(client: Any, early: list[str], monkey
         for _ in range(100):
             assert talk.ask(infer())[0] == 503
         assert early
+
+
+def test_empty_lines_before_a_request_are_no_head(client: Any, early: list[str]) -> None:
+    with Talk(client) as talk, Talk(client) as other, busy(client):
+        for _ in range(3):
+            assert talk.ask(infer())[0] == 503
+            assert talk.ask(b"\r\n\r\n" + infer())[0] == 503
+        other.say(b"\r\n\r\n", infer(name="other"))
+        assert other.answer()[0] == 200
+
+
+def test_heads_have_their_limits_then_too(client: Any, early: list[str]) -> None:
+    with Talk(client) as talk, busy(client):
+        for _ in range(3):
+            assert talk.ask(infer())[0] == 503
+        for told, status in ((b"/v2?x=" + b"a" * 50_000, 414), (b"/v2 HTTP/1.1\r\nX: " + b"a" * 100_000, 431)):
+            with Talk(client) as other:
+                assert other.ask(b"GET " + told + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")[0] == status
+
+
+def test_who_takes_no_answers_is_given_no_more(client: Any, early: list[str]) -> None:
+    with Talk(client) as talk, busy(client):
+        for _ in range(3):
+            assert talk.ask(infer())[0] == 503
+        (connection,) = [one for one in _connections() if one.client == talk.stream.getsockname()]
+        early.clear()
+        connection.loop.call_soon_threadsafe(connection.pause_writing)  # as its transport does, if it has too much
+        until(lambda: connection.flow.write_paused)
+        for _ in range(3):
+            talk.say(infer())
+            time.sleep(0.05)
+        talk.stream.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            talk.answer()
+        connection.loop.call_soon_threadsafe(connection.resume_writing)
+        talk.stream.settimeout(10)
+        assert [talk.answer()[0] for _ in range(3)] == [503] * 3
+        assert early == []
+        assert talk.ask(infer())[0] == 503
+        assert early == ["slow"]
+
+
+def _connections() -> list[Any]:
+    return [one for one in gc.get_objects() if type(one).__name__ == "_Httptools"]
+
+
+def test_who_ends_the_connection_may_send_all_before_he_is_answered(client: Any) -> None:
+    """As Python's own urllib does."""
+    request = infer(0, ROWS, "slow", "Connection: close")
+    with busy(client):
+        for _ in range(5):
+            with Talk(client) as talk:
+                talk.say(request[:1000], request[1000:50_000], request[50_000:])
+                assert talk.answer()[0] == 503
+
+
+def test_a_server_about_to_end_says_so_to_each(client: Any, early: list[str]) -> None:
+    with Talk(client) as talk, busy(client):
+        for _ in range(3):
+            assert "connection" not in talk.ask(infer())[1]
+        assert early == ["slow"]
+        _connections()[0].config.app.draining = True
+        assert talk.ask(infer())[1]["connection"] == "close"
+        assert early == ["slow"]
+
+
+def test_whose_body_doesnt_come_is_cut_off(client: Any, early: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "BODY_SECONDS", 0.5)
+    with Talk(client) as talk, busy(client):
+        for _ in range(3):
+            assert talk.ask(infer(rows=ROWS))[0] == 503
+        assert talk.ask(infer(rows=ROWS)[:300])[0] == 503
+        assert len(early) == 2
+        with pytest.raises((AssertionError, ConnectionError)):
+            talk.answer()

@@ -10,17 +10,21 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import aiaas_sdk as aiaas
 from aiaas_sdk.errors import ConfigError
 from aiaas_sdk.server import running, serve, serve_in_thread
+from aiaas_sdk.server.allowances import Limits
+from aiaas_sdk.server.keys import made, write_keys
 from aiaas_sdk.server.ledger import NOW, Ledger
 from aiaas_sdk.server.listening import listening, reserved
 from tests.server.stuck import BUSY
@@ -41,10 +45,12 @@ BODY = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [2, 3],
 
 
 @contextmanager
-def started(port: int = 0, silence: float = running.SILENCE) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def started(
+    port: int = 0, silence: float = running.SILENCE, **options: Any
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     # a session of its own, so that a signal can be sent to all its processes as a terminal does it
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, json.dumps({"port": port}), str(silence)],
+        [sys.executable, "-c", PROGRAM, json.dumps({"port": port, **options}), str(silence)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -108,6 +114,84 @@ def test_each_tells_of_all_and_one_that_dies_is_started_again() -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(15) == 0
         assert not any(Path(f"/proc/{pid}").exists() for pid in before)
+
+
+def listening_at(url: str) -> int:
+    """How many sockets listen at the server's port."""
+    port = int(url.rpartition(":")[2])
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
+
+
+class Asker:
+    """Asks with a key that has limits, each time on a connection of its own, which any process may get."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self._url, self._headers = url, {"authorization": f"Bearer {key}"}
+        self._begun = time.monotonic()
+        self.asked = self.refused = 0
+
+    def left(self, path: str, body: bytes, what: str) -> int | None:
+        """What the answer says that is left; None for 429."""
+        self.asked += 1
+        request = urllib.request.Request(self._url + path, body, self._headers)
+        try:
+            reply: Any = urllib.request.urlopen(request, timeout=10)
+        except urllib.error.HTTPError as error:
+            reply = error
+        with reply:
+            self.refused += reply.status == 429
+            return None if reply.status == 429 else int(reply.headers[f"x-ratelimit-remaining-{what}"])
+
+    def back(self, size: int) -> float:
+        """What has come back of a limit, at most."""
+        return (time.monotonic() - self._begun) * size / 60
+
+
+@linux
+@pytest.mark.slow
+def test_a_limit_is_one_for_all(tmp_path: Path) -> None:
+    """V15: and what a process that died has counted stays counted."""
+    text, key = made("alice", limits=Limits(requests_per_minute=40))
+    write_keys(tmp_path / "keys.toml", [key])
+    with started(api_keys=str(tmp_path / "keys.toml")) as (process, url):
+        asker = Asker(url, text)
+
+        def ask() -> None:
+            left = asker.left("/v2/models/one/infer", BODY, "requests")
+            if left is not None:
+                used = asker.asked - asker.refused
+                assert 40 - used <= left <= 40 - used + asker.back(40)
+
+        for _ in range(20):
+            ask()
+        before = workers_of(process.pid)
+        os.kill(before[0], signal.SIGKILL)
+        until(lambda: listening_at(url) == 1)
+        for _ in range(10):
+            ask()
+        assert asker.refused == 0
+        until(lambda: listening_at(url) == 2)
+        while not asker.refused:
+            ask()
+        for _ in range(10):
+            ask()
+        assert 40 <= asker.asked - asker.refused <= 40 + asker.back(40)
+
+
+@linux
+@pytest.mark.slow
+def test_tokens_are_counted_over_all(tmp_path: Path) -> None:
+    text, key = made("alice", limits=Limits(tokens_per_minute=1000))
+    write_keys(tmp_path / "keys.toml", [key])
+    body = json.dumps({"model": "nobody", "prompt": "a" * 400}).encode()  # what nobody counted is estimated
+    with started(api_keys=str(tmp_path / "keys.toml")) as (_, url):
+        asker = Asker(url, text)
+        for number in range(1, 9):
+            left = asker.left("/v1/completions", body, "tokens")
+            assert left is not None
+            used = number * len(body) / 4
+            assert 999 - used <= left <= 1000 - used + asker.back(1000)
 
 
 @linux

@@ -438,6 +438,42 @@ def test_rows_that_come_one_by_one_are_told_where_the_loss_becomes_nan(
             run.result()
 
 
+@pytest.mark.parametrize(
+    ("setting", "steps"),
+    [
+        ({}, "1 step"),
+        ({"epochs": 3, "batch_size": 4}, "9 steps"),
+        ({"epochs": 2, "batch_size": 2, "accumulate": 4}, "4 steps"),
+        ({"epochs": 3, "batch_size": 2, "optimizer": "gd"}, "3 steps"),
+        ({"epochs": 2, "batch_size": 2, "schedule": "linear"}, "10 steps"),
+    ],
+)
+def test_a_warm_up_that_the_run_ends_within_is_refused(where: str, load: Any, setting: Any, steps: str) -> None:
+    x, y = flowers(10)
+    number = int(steps.split()[0])
+    with load(where) as model:
+        run = model.fit(x, y, warmup_steps=number + 1, **setting)
+        told = f"warmup_steps is {number + 1}, and the whole run has {steps}: .*never reach learning_rate.*Give fewer"
+        with pytest.raises(aiaas.ConfigError, match=told):
+            run.result()
+        run = model.fit(x, y, warmup_steps=number, learning_rate=0.5, **setting).wait(30)
+        assert run.status == "succeeded"
+        assert [event for event in run.events() if event["type"] == "epoch"][-1]["learning_rate"] == 0.5
+
+
+def test_a_warm_up_that_is_found_to_be_too_long_is_told_in_the_log(
+    where: str, load: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    x, y = flowers(64)
+    batches = list(zip(torch.from_numpy(x).split(16), torch.from_numpy(y).split(16), strict=True))
+    told = "warmup_steps is 9, and epochs like the first make 8 steps: the rate won't reach learning_rate"
+    with load(where) as model:
+        for epochs, words in ((2, [told]), (3, [])):
+            caplog.clear()
+            assert model.fit(lambda: iter(batches), epochs=epochs, warmup_steps=9).wait(30).status == "succeeded"
+            assert [record.message for record in caplog.records if record.name == "aiaas_sdk.training"] == words
+
+
 def test_classes_that_count_nothing_are_told_at_once(where: str, load: Any) -> None:
     x, _ = flowers(10)
     with load(where) as model, pytest.raises(aiaas.InputError, match="no row would count"):

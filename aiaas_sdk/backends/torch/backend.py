@@ -52,6 +52,7 @@ class TorchBackend(LocalBackend):
             raise ConfigError(f"device is {device!r}", hint='Give "cpu", "cuda", "cuda:1" or "mps"')
         if dtype is not None and dtype not in DTYPES:
             raise ConfigError(f"dtype is {dtype!r}", hint=f"One of {', '.join(DTYPES)}")
+        self._trust = bundle.Trust.of(self.options.get("verify", True))
         self._located = bundle.locate(Path(self.address.target), self.address.version)
         self._manifest = bundle.peek(self._located)
         language = self._manifest.language
@@ -85,8 +86,7 @@ class TorchBackend(LocalBackend):
         self._inference = torch.inference_mode
         self._to = None if device.type == "cpu" else device
         cls = self.options.get("architecture")
-        trust = bundle.Trust.of(self.options.get("verify", True))
-        found = bundle.read(self._located, trust, program=cls is None)
+        found = bundle.read(self._located, self._trust, program=cls is None)
         manifest = found.manifest
         where = f"{manifest.name}@{manifest.version}"
         self._forward = self._built(found, device, where)
@@ -225,7 +225,7 @@ class TorchBackend(LocalBackend):
         from aiaas_sdk.backends.torch.training.running import Parent, train
 
         own = self.options.get("architecture")
-        found = bundle.read(self._located, bundle.Trust.of(self.options.get("verify", True)), program=False)
+        found = bundle.read(self._located, self._trust, program=False)
         described = found.manifest.architecture
         parent = Parent(
             path=Path(self.address.target),

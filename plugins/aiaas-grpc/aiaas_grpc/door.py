@@ -1,4 +1,4 @@
-"""Who may call, over gRPC: the keys, limits and certificate of the HTTP server beside it.
+"""Who may call, over gRPC: the keys, limits and certificate of the HTTP server beside it, and the memory for messages.
 
 The key is in the metadata, `authorization: Bearer KEY` or `x-api-key: KEY`.
 """
@@ -21,13 +21,26 @@ __all__ = ["Door", "credentials"]
 _OPEN = frozenset((f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady", f"/{HEALTH}/Check"))
 """What needs no key, as the probes over HTTP."""
 _COUNTED = f"/{SERVICE}/ModelInfer"
+_PROBE = 4 * 1024
+"""Bytes of a probe that is answered however little memory is left: a server that is full isn't dead."""
 
 
 class Door:
     """The door of an application."""
 
     def __init__(self, app: App) -> None:
-        self._access = app.access
+        self._access, self._room = app.access, app.room
+
+    def held(self, method: str, size: int) -> AbstractContextManager[None]:
+        """Memory for a message of so many bytes, of those that the bodies over HTTP have, for the length of a request.
+
+        gRPC gives a message when it is whole: this counts it before anything is done with it, the caller's key
+        included.
+
+        Raises:
+            RefusedError: 503, there is none.
+        """
+        return nullcontext() if method in _OPEN and size <= _PROBE else self._room.taken(size)
 
     @asynccontextmanager
     async def opened(self, method: str, headers: Mapping[str, str]) -> AsyncIterator[None]:

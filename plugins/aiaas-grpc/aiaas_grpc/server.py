@@ -155,8 +155,9 @@ def aiaas_server(app: App, host: str, port: int, max_body: int) -> GrpcServer:
 # ---------------------------------------------------------------- answering
 async def _answer(door: Door, path: str, method: Method, body: bytes, context: Any) -> bytes:
     try:
-        async with door.opened(path, headers_of(context)):
-            return await method(body, context)
+        with door.held(path, len(body)):
+            async with door.opened(path, headers_of(context)):
+                return await method(body, context)
     except Exception as error:
         told = refused(error)
     metadata: tuple[tuple[str, str], ...] = ()

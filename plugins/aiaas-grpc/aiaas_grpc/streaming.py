@@ -100,7 +100,7 @@ class _Stream:
     async def _answered(self, body: bytes) -> None:
         try:
             responses = self._answering.several(body, self.headers, self._context.time_remaining())
-            with self._door.counted():
+            with self._door.held("", len(body)), self._door.counted():
                 async with aclosing(responses):
                     async for response in responses:
                         await self._write(response)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from aiaas_onnx import devices, places
+from aiaas_sdk import bundle
 from aiaas_sdk.backends.base import LocalBackend
 from aiaas_sdk.errors import BundleError
 from aiaas_sdk.records.model import ModelInfo, TensorSpec
@@ -23,20 +24,20 @@ class OnnxBackend(LocalBackend):
     """One ONNX model in a session of onnxruntime. An ONNX file is data: it holds no code that could run."""
 
     scheme = "onnx"
-    options_taken: ClassVar[frozenset[str]] = frozenset(("device",))
+    options_taken: ClassVar[frozenset[str]] = frozenset(("device", "verify"))
 
     def prepare(self) -> None:
         devices.check(self.options.get("device"))
+        self._trust = bundle.Trust.of(self.options.get("verify", True))
         self._place = places.find(self.address)
 
     # ------------------------------------------------------------ opening
     def open(self) -> ModelInfo:
-
         from aiaas_onnx import reading, sessions, signatures
         from aiaas_onnx.runtime import onnxruntime
 
         self._provider = devices.provider(self.options.get("device"), onnxruntime.get_available_providers())
-        loaded = reading.read(self._place)
+        loaded = reading.read(self._place, self._trust)
         session = sessions.begin(loaded, self._place, self._provider, self._size)
         where, graph = str(self._place.path), loaded.graph.graph
         inputs = signatures.inputs(session, graph, where)
@@ -71,6 +72,7 @@ class OnnxBackend(LocalBackend):
                 **{key: value for key, value in own.items() if key not in signatures.LABELS},
                 **(manifest.metadata if manifest is not None else {}),
                 "digest": loaded.digest,
+                **({"signed_by": loaded.signed_by} if loaded.signed_by else {}),
                 "provider": name,
                 "threads": devices.threads(self._size),
                 "opset": {entry.domain or "ai.onnx": entry.version for entry in loaded.graph.opset_import},
@@ -115,7 +117,7 @@ class OnnxBackend(LocalBackend):
 
         with self._guard:
             if self._owner != os.getpid():
-                loaded = reading.read(self._place)
+                loaded = reading.read(self._place, self._trust)
                 if loaded.digest != self._digest:
                     raise BundleError(
                         f"{self._place.path} was changed since the parent process opened it", hint="Load the model anew"

@@ -22,7 +22,7 @@ class Place:
         folder, file: where it lies.
         name: the model's.
         version, versions: of a folder with versions.
-        manifest: of a bundle; it says which files there are, and their digests.
+        manifest: of a bundle; it says which files there are, and their digests. located: where that lies.
     """
 
     folder: Path
@@ -31,6 +31,7 @@ class Place:
     version: str | None = None
     versions: tuple[str, ...] = ()
     manifest: bundle.Manifest | None = None
+    located: bundle.Located | None = None
 
     @property
     def path(self) -> Path:
@@ -66,7 +67,15 @@ def _version(path: Path, version: str | None) -> Place:
     manifest = bundle.peek(found) if (found.folder / bundle.MANIFEST).exists() else None
     names = sorted(entry.name for entry in found.folder.iterdir()) if manifest is None else sorted(manifest.files)
     name = found.name if manifest is None else manifest.name
-    return Place(found.folder, _only(names, found.folder), name, found.version, found.versions, manifest)
+    return Place(
+        found.folder,
+        _only(names, found.folder),
+        name,
+        found.version,
+        found.versions,
+        manifest,
+        None if manifest is None else found,
+    )
 
 
 def _only(names: list[str], folder: Path) -> str:

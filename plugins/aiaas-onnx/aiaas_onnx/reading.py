@@ -13,9 +13,9 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from aiaas_onnx.places import Place
-from aiaas_sdk.bundle import digest_of
-from aiaas_sdk.bundle.files import read_file, read_listed
-from aiaas_sdk.errors import BundleError, UnsafeBundleError
+from aiaas_sdk.bundle import Trust, checked, digest_of
+from aiaas_sdk.bundle.files import read_file
+from aiaas_sdk.errors import BundleError, IntegrityError, UnsafeBundleError
 
 __all__ = ["Loaded", "read"]
 
@@ -28,30 +28,47 @@ class Loaded:
         model: the ONNX file; beside: the files that its tensors lie in, by name.
         digest: of the bundle's manifest, or of the ONNX file where there is none.
         graph: the file, parsed.
+        signed_by: whose signature a bundle has, trusted or not.
     """
 
     model: bytes
     beside: Mapping[str, bytes]
     digest: str
     graph: onnx.ModelProto
+    signed_by: str | None = None
 
 
-def read(place: Place) -> Loaded:
+def read(place: Place, trust: Trust) -> Loaded:
     """Read a model whole, and check what can be checked before it runs.
 
     Raises:
-        IntegrityError: a bundle's file isn't what its manifest says. UnsafeBundleError: it wants a file from
-            elsewhere, or something here is no plain file. BundleError: it is no ONNX model.
+        IntegrityError: a bundle's file isn't what its manifest says, or the signature that was asked for isn't there.
+            UnsafeBundleError: it wants a file from elsewhere, or something here is no plain file. BundleError: it is
+            no ONNX model.
     """
-    files = {} if place.manifest is None else read_listed(place.folder, place.manifest.files, None)
-    model = bytes(files[place.file] if place.file in files else read_file(place.folder, place.file))
+    if place.located is None:
+        return _plain(place, trust)
+    found = checked(place.located, trust, program=False)
+    if found.manifest != place.manifest:
+        raise IntegrityError(f"{place.folder} was changed while it was loaded", hint="Load the model anew")
+    return _loaded(place, bytes(found.files[place.file]), found.files, found.digest, found.signed_by)
+
+
+def _plain(place: Place, trust: Trust) -> Loaded:
+    """A file without a manifest, which nobody can have signed."""
+    if trust.asked:
+        raise IntegrityError(
+            f"{place.path} is no bundle, so nobody signed it, and verify asks for a signature",
+            hint="aiaas export writes a signed bundle where it is given a folder",
+        )
+    model = bytes(read_file(place.folder, place.file))
+    return _loaded(place, model, {}, digest_of(model), None)
+
+
+def _loaded(place: Place, model: bytes, files: Mapping[str, bytearray], digest: str, signed_by: str | None) -> Loaded:
     graph = _parsed(model, place)
     wanted = sorted({_location(tensor, place) for tensor in _tensors(graph) if _is_outside(tensor)})
-    return Loaded(model, {name: _beside(name, files, place) for name in wanted}, _digest(model, place), graph)
-
-
-def _digest(model: bytes, place: Place) -> str:
-    return digest_of(model if place.manifest is None else read_file(place.folder, "model.json"))
+    return Loaded(model, {name: _beside(name, files, place) for name in wanted}, digest, graph, signed_by)
 
 
 def _parsed(model: bytes, place: Place) -> onnx.ModelProto:

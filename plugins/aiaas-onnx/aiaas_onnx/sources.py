@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -32,13 +32,14 @@ class Source:
     """What is exported.
 
     Attributes:
-        address: of the bundle, its version pinned.
+        address: of the bundle, its version pinned; verify: whose signature it was opened with.
         manifest, digest: the bundle's own.
         program: the module without its name for arguments: tensors in the signature's order, in and out.
         example: inputs that it takes.
     """
 
     address: str
+    verify: bool | Sequence[str | bytes]
     manifest: bundle.Manifest
     digest: str
     program: torch.export.ExportedProgram
@@ -57,19 +58,19 @@ def read(address: str | PathLike[str]) -> Source:
     if found.route or member.address.scheme != "torch":
         raise AddressError(f"{found.text} is no bundle of PyTorch, which export wants", hint="Give torch:PATH")
     located = bundle.locate(Path(member.address.target), member.address.version)
-    whole = bundle.read(located, bundle.Trust.of(member.options.get("verify", True)))
+    verify = member.options.get("verify", True)
+    whole = bundle.read(located, bundle.Trust.of(verify))
     where = f"torch:{member.address.target}@{located.version}"
     state = weights.from_bytes(whole.weights)
     if whole.program is not None:
         program = programs.restore(whole.program, state, where)
         example = _example(whole.manifest, programs.flat(program), where)
-        return Source(where, whole.manifest, whole.digest, program, example)
+        return Source(where, verify, whole.manifest, whole.digest, program, example)
     module = _module(whole.manifest, state, where)
     names = [tensor.name for tensor in whole.manifest.inputs]
     example = _example(whole.manifest, lambda *given: programs.call(module, names, given), where)
-    return Source(
-        where, whole.manifest, whole.digest, programs.export(module, _probed(whole.manifest, example)), example
-    )
+    program = programs.export(module, _probed(whole.manifest, example))
+    return Source(where, verify, whole.manifest, whole.digest, program, example)
 
 
 def _module(manifest: bundle.Manifest, state: Mapping[str, torch.Tensor], where: str) -> torch.nn.Module:

@@ -15,6 +15,7 @@ import pytest
 from aiaas_onnx import export
 
 import aiaas_sdk as aiaas
+from aiaas_sdk.bundle import SigningKey, own_key
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
@@ -298,3 +299,26 @@ def test_a_real_encoder_gives_the_reference_s_vectors(tmp_path: Path) -> None:
     with aiaas.load(found.address) as model:
         came = model.predict({"input_ids": ids, "attention_mask": (ids != 0).astype(np.int64)})
         assert np.abs(came["embedding"] - np.array(golden["embedding"])).max() < 1e-5
+
+
+def test_settings_that_ask_for_a_signature_mean_what_is_exported_and_not_what_is_made(cnn: str, tmp_path: Path) -> None:
+    key, own, home = SigningKey(bytes(range(32))), own_key().public, Path(os.environ["AIAAS_HOME"])
+    (home / "aiaas.toml").write_text(f'defaults.verify = ["{key.public}"]')
+    version = Path(cnn.removeprefix("torch:"), "1")
+    signature = version / "model.sig"
+    signature.unlink()
+    with pytest.raises(aiaas.IntegrityError, match="isn't signed"):
+        export(cnn, tmp_path / "onnx")
+    signature.write_bytes(key.sign((version / "model.json").read_bytes()))
+    made = export(cnn, tmp_path / "onnx", int8="dynamic", data=images())
+    assert made.info.metadata["signed_by"] == own
+    with aiaas.load(made.address) as model:
+        assert model.info().metadata["signed_by"] == own
+
+
+def test_a_program_of_a_stranger_is_exported_with_the_key_of_its_own_entry(program: str, tmp_path: Path) -> None:
+    key, home = SigningKey(bytes(range(32))), Path(os.environ["AIAAS_HOME"])
+    version = Path(program.removeprefix("torch:").partition("@")[0], "1")
+    (version / "model.sig").write_bytes(key.sign((version / "model.json").read_bytes()))
+    (home / "aiaas.toml").write_text(f'[models.theirs]\naddress = "{program}"\nverify = ["{key.public}"]')
+    assert export("theirs", tmp_path / "theirs.onnx").max_abs < 1e-4

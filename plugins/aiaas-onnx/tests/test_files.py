@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Callable
@@ -16,18 +17,25 @@ from onnx import helper
 
 import aiaas_sdk as aiaas
 from aiaas_sdk import bundle
+from aiaas_sdk.bundle import SigningKey
 
 Put = Callable[..., str]
 X = np.ones((1, 3), np.float32)
 
 
-def opened(address: Any) -> aiaas.ModelInfo:
-    with aiaas.load(address) as model:
+def opened(address: Any, **options: Any) -> aiaas.ModelInfo:
+    with aiaas.load(address, **options) as model:
         return model.info()
 
 
-def bundled(folder: Path, made: onnx.ModelProto, beside: dict[str, bytes] | None = None, **facts: Any) -> str:
-    """A bundle as `export` writes one."""
+def bundled(
+    folder: Path,
+    made: onnx.ModelProto,
+    beside: dict[str, bytes] | None = None,
+    key: SigningKey | None = None,
+    **facts: Any,
+) -> str:
+    """A bundle as `export` writes one, signed by a key or by nobody."""
     specs = {
         "inputs": [bundle.Tensor(name="x", datatype="FP32", shape=[-1, 3])],
         "outputs": [bundle.Tensor(name="y", datatype="FP32", shape=[-1, 4])],
@@ -37,7 +45,8 @@ def bundled(folder: Path, made: onnx.ModelProto, beside: dict[str, bytes] | None
     def files(version: str) -> dict[str, bytes]:
         listed = {name: bundle.digest_of(content) for name, content in data.items()}
         manifest = bundle.Manifest(name="line", version=version, **{**specs, "files": listed, **facts})
-        return {**data, bundle.MANIFEST: manifest.model_dump_json().encode()}
+        text = manifest.model_dump_json().encode()
+        return {**data, bundle.MANIFEST: text, **({bundle.SIGNATURE: key.sign(text)} if key else {})}
 
     return f"onnx:{folder}@{bundle.write(folder, files).version}"
 
@@ -186,6 +195,51 @@ def test_a_bundle_that_was_changed_is_refused(graphs: SimpleNamespace, tmp_path:
     path.write_bytes(data)
     with pytest.raises(aiaas.IntegrityError, match="SHA-256"):
         opened(address)
+
+
+# ---------------------------------------------------------------- whose signature
+MAKER, OTHER = SigningKey(bytes(range(32))), SigningKey(bytes(range(1, 33)))
+
+
+def test_d05_the_signature_that_verify_asks_for(graphs: SimpleNamespace, tmp_path: Path) -> None:
+    signed = bundled(tmp_path / "signed", graphs.affine(), key=MAKER)
+    assert opened(signed).metadata["signed_by"] == MAKER.public  # nobody asks
+    assert opened(signed, verify=[OTHER.public, MAKER.public]).version == "1"
+    with pytest.raises(aiaas.IntegrityError, match="whom verify doesn't name"):
+        opened(signed, verify=[OTHER.public])
+    unsigned = bundled(tmp_path / "unsigned", graphs.affine())
+    for verify in (True, False):
+        assert "signed_by" not in opened(unsigned, verify=verify).metadata
+    with pytest.raises(aiaas.IntegrityError, match="isn't signed, and verify asks for a signature"):
+        opened(unsigned, verify=[MAKER.public])
+
+
+def test_d05_a_signature_over_another_manifest(graphs: SimpleNamespace, tmp_path: Path) -> None:
+    address = bundled(tmp_path / "line", graphs.affine())
+    (tmp_path / "line" / "1" / "model.sig").write_bytes(MAKER.sign(b"another"))
+    for verify in ([MAKER.public], True):
+        with pytest.raises(aiaas.IntegrityError, match="doesn't match the manifest"):
+            opened(address, verify=verify)
+
+
+def test_d05_what_has_no_manifest_cant_be_signed(put: Put, graphs: SimpleNamespace, tmp_path: Path) -> None:
+    for name in ("one.onnx", "alone/model.onnx", "repository/1/model.onnx"):
+        put(graphs.affine(), name)
+    for target in ("one.onnx", "alone", "repository"):
+        with pytest.raises(aiaas.IntegrityError, match="is no bundle, so nobody signed it"):
+            opened(f"onnx:{tmp_path / target}", verify=[MAKER.public])
+
+
+def test_a_bundle_that_changes_between_load_and_opening_is_refused(graphs: SimpleNamespace, tmp_path: Path) -> None:
+    """The file that is opened is the one that its first manifest names."""
+    address = bundled(tmp_path / "line", graphs.affine())
+    bundled(tmp_path / "new", graphs.affine(), labels=["a", "b", "c", "d"])
+    with aiaas.load(address) as model:  # opened here
+        assert model.info().labels is None
+    backend_of = aiaas.load_async(address)
+    (tmp_path / "line" / "1" / "model.json").write_bytes((tmp_path / "new" / "1" / "model.json").read_bytes())
+    with pytest.raises(aiaas.IntegrityError, match="was changed while it was loaded"):
+        asyncio.run(backend_of.info())
 
 
 def test_a_bundle_whose_model_is_another_is_refused(graphs: SimpleNamespace, tmp_path: Path) -> None:

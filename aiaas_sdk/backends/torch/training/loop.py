@@ -100,10 +100,19 @@ class Loop:
                 pace.now()
                 return False
             self._end_epoch(self._all(self._tally).values() | checked)
+            if self.epoch == 1:
+                self._look_at_warmup()
             telling.tell("epoch", self.epoch, self.step, self._latest(), self._rate())
             pace.epoch()
         self._check_weights()
         return True
+
+    def _look_at_warmup(self) -> None:
+        """Tell of a run that is too short for it, which nobody knew before the first epoch was counted."""
+        steps = self.step * self._fit.epochs
+        if self._ranks.first and self._schedule.short(steps):
+            told = "warmup_steps is %d, and epochs like the first make %d steps: the rate won't reach learning_rate"
+            logger.warning(told, self._fit.warmup_steps, steps)
 
     def _enough(self) -> bool:
         return self._fit.early_stopping is not None and self.idle >= self._fit.early_stopping
