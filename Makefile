@@ -25,8 +25,9 @@ test: lint
 	$(MAKE) docs
 	$(MAKE) wheel-smoke
 
+# What is left waits even more.
 test-quick: $(INSTALLED)
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -q -m 'not slow and not peer'
+	$(BIN)/python -m pytest -n 3 --dist loadfile -q -m 'not slow and not peer'
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
