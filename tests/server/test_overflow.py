@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from aiaas_sdk.server import connections, overflow
+from aiaas_sdk.server.connections_httptools import OnHttptools
 from aiaas_sdk.server.keys import made, write_keys
 from tests.server.lab import GATE, PASSES
 from tests.waiting import until
@@ -281,7 +282,7 @@ def test_who_takes_no_answers_is_given_no_more(client: Any, early: list[str]) ->
 
 
 def _connections() -> list[Any]:
-    return [one for one in gc.get_objects() if type(one).__name__ == "_Httptools"]
+    return [one for one in gc.get_objects() if type(one) is OnHttptools]
 
 
 def test_who_ends_the_connection_may_send_all_before_he_is_answered(client: Any) -> None:
