@@ -137,10 +137,21 @@ class App:
             if sending.started:  # an answer can't be taken back; the server closes the connection
                 raise
             told = refused(error)
+            told.unread |= self._cuts_off(scope, visit)
             await _refuse(told, scope, receive, sending)
             self.overflow.learn(told, scope, sending.lines, visit)
         finally:
             self._requests.ended(visit, scope)
+
+    def _cuts_off(self, scope: Scope, visit: Visit) -> bool:
+        """Whether the connection ends with this answer while a body comes that nobody has read.
+
+        Who still sends would be reset then, and lose the answer.
+        """
+        head = head_in(scope)
+        if visit.received or not head.lengths or head.length == 0:
+            return False
+        return head.ends or self.draining or scope["http_version"] == "1.0"
 
     async def _performed(self, scope: Scope, receive: Receive, send: Send) -> None:
         head = head_in(scope)
@@ -202,7 +213,7 @@ class _Sending:
         return self._send(message)
 
     def _add(self, lines: list[tuple[bytes, bytes]]) -> None:
-        if self._app.draining:
+        if self._app.draining and (b"connection", b"close") not in lines:
             lines.append((b"connection", b"close"))
         if (allowance := self._scope.get("aiaas.allowance")) is not None:
             lines += allowance.header_lines()

@@ -171,7 +171,7 @@ class Hosted(Versioned):
             self._check_queue()
             check_share(self.name, self._serving.queue)
         except RefusedError as refused:
-            refused.unread = head.costly or head.ends  # or who still sends would be reset, and lose the answer
+            refused.unread = head.costly
             raise
 
     def _full(self) -> bool:

@@ -150,3 +150,32 @@ def test_a_request_of_another_version_is_refused(client: Any, line: bytes) -> No
     assert came.count(b"HTTP/1.1 ") == 1
     assert b"connection: close\r\n" in came.lower()
     assert client("GET", "/v2").status == 200
+
+
+@pytest.mark.parametrize("ends", ["HTTP/1.1\r\nConnection: close", "HTTP/1.0"], ids=["close", "1.0"])
+@pytest.mark.parametrize(("path", "status"), [("/v2/models/nobody/infer", b"404"), ("/v2/models/one", b"405")])
+def test_who_ends_the_connection_may_send_all_before_he_is_answered(
+    client: Any, path: str, status: bytes, ends: str
+) -> None:
+    """Closed with bytes unread, it would be reset, and whoever still sends would lose the answer."""
+    pieces = [bytes(200_000)] * 4
+    head = f"POST {path} {ends}\r\nHost: localhost\r\nContent-Length: {sum(map(len, pieces))}\r\n\r\n".encode()
+    for _ in range(3):
+        with socket.create_connection((client.host, client.port), timeout=10) as stream:
+            came = b""
+            for piece in (head, *pieces):
+                stream.sendall(piece)
+                time.sleep(0.01)
+            while more := stream.recv(65536):
+                came += more
+        assert came.split(b" ")[1] == status
+        assert came.lower().count(b"connection: close") == 1
+        assert came.endswith(b"}")
+
+
+def test_nobody_waits_for_a_body_that_was_read(client: Any) -> None:
+    watch = Stopwatch()
+    for _ in range(3):
+        came = client.send(POST + b"Connection: close\r\nContent-Length: 2\r\n\r\n{}")
+        assert came.split(b" ")[1] == b"400"
+    assert watch.took() < 1

@@ -16,6 +16,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from aiaas_sdk.server.bodies import LeftError
 from aiaas_sdk.server.errors import RefusedError
 from aiaas_sdk.server.training.folder import storing
+from aiaas_sdk.server.visits import current
 
 __all__ = ["Form", "read_form"]
 
@@ -61,7 +62,10 @@ async def read_form(headers: Mapping[str, str], receive: Any, *, file: str, into
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise LeftError
-            reader.feed(bytes(message.get("body", b"")))  # a parser of bytes
+            piece = message.get("body", b"")
+            if (visit := current()) is not None:
+                visit.received += len(piece)
+            reader.feed(bytes(piece))  # a parser of bytes
             more = message.get("more_body", False)
             if len(reader.pending) >= _WRITTEN or not more:
                 await asyncio.to_thread(reader.flush, stream)
