@@ -78,7 +78,8 @@ class Fit:
         workers: processes.
         resume: go on from the checkpoint that an earlier run with the same settings and rows left, if there is one.
         schedule: how the learning rate moves over the steps of the run, one of SCHEDULES.
-        warmup_steps: steps in which the learning rate rises evenly from 0 before that; no more than the run has.
+        warmup_steps: steps in which the learning rate rises evenly from 0 before that; the log warns where
+            the run has fewer.
         clip_norm: the length that the gradient of all parameters is cut down to; None leaves it.
         accumulate: batches whose gradients make one step, as one batch so many times as large would.
         mixed_precision: compute in bfloat16 where PyTorch's autocast deems it safe; weights stay as they are.

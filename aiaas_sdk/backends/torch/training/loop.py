@@ -108,7 +108,7 @@ class Loop:
         return True
 
     def _look_at_warmup(self) -> None:
-        """Tell of a run that is too short for it, which nobody knew before the first epoch was counted."""
+        """Tell of a run that is too short for it. Before the first epoch nobody may know how many steps there are."""
         steps = self.step * self._fit.epochs
         if self._ranks.first and self._schedule.short(steps):
             told = "warmup_steps is %d, and epochs like the first make %d steps: the rate won't reach learning_rate"

@@ -53,7 +53,7 @@ class Schedule:
         steps: of the whole run; None where nobody knows.
 
     Raises:
-        ConfigError: the curve needs the number of steps, or the run ends within the warm-up.
+        ConfigError: the curve needs the number of steps.
     """
 
     def __init__(self, name: str, warmup: int, steps: int | None) -> None:
@@ -63,12 +63,6 @@ class Schedule:
                 hint='Give rows that have a length, or schedule="constant"',
             )
         self._curve, self._warmup, self._steps = CURVES[name], warmup, steps
-        if steps is not None and self.short(steps):
-            raise ConfigError(
-                f"warmup_steps is {warmup}, and the whole run has {steps} step{'' if steps == 1 else 's'}: "
-                "the rate would never reach learning_rate",
-                hint="Give fewer warmup_steps, or more epochs",
-            )
 
     def short(self, steps: int) -> bool:
         """Whether a run of so many steps ends within the warm-up."""
