@@ -102,8 +102,8 @@ class Table:
     def slot(self, tag: int) -> int:
         """The place of a bucket.
 
-        It is looked for each time, from the first one on: if two processes ever gave a bucket two places, they agree
-        again at the next look.
+        It is looked for each time, from the first one on: where two processes gave a new bucket two places at the same
+        moment, they agree again at the next look, and nobody owes what one of them took meanwhile.
         """
         first = tag % self._sets * _WAYS
         tags = self._tags[first : first + _WAYS].tolist()

@@ -280,7 +280,7 @@ def test_digital_silence_has_an_explanation(opened: Any) -> None:
     model = opened("here", "silero")
     found = model.explain(silence, method="integrated_gradients")
     assert (found["x"] == 0).all()
-    assert found.completeness_error == 0
+    assert found.completeness_error < 1e-6  # two passes over the same rows may round differently
     with pytest.raises(aiaas.InputError, match=r"saliency found a gradient that is infinite or NaN.*occlusion"):
         model.explain(silence, method="saliency")
 
