@@ -24,13 +24,17 @@ def messages(text: str) -> list[dict[str, str]]:
 def test_an_answer_in_one_and_as_it_comes(load: Load, talker: str, text: str) -> None:
     with load(talker) as model:
         whole = model.generate(messages(text))
-        pieces = list(model.stream(text))
+        for _ in range(5):  # a reader who comes late finds several together, but not each time
+            pieces = list(model.stream(text))
+            assert "".join(piece.text for piece in pieces) == SAID[text]
+            if len(pieces) > 3:
+                break
     assert whole.text == SAID[text] == "".join(piece.text for piece in pieces)
     assert whole.finish_reason == "stop"
     assert whole.backend == "torch"
     assert whole.version == "1"
     assert whole.attempts == 0
-    assert len(pieces) > 1  # a reader who comes late finds several together
+    assert len(pieces) > 3
     assert "\ufffd" not in "".join(piece.text for piece in pieces)
 
 
